@@ -1,0 +1,97 @@
+"""The speech encoder (ours: GLM-4.1V checkpoints have none), in the shape of GLM-ASR's.
+
+Log-mel frames of 10 ms pass two convolutions (the second halves the rate), rotary encoder layers without learned
+positions, and a projector that stacks frames into decoder tokens, so a two-second command costs two seconds of work and
+not a padded half minute. Weights live in the checkpoint's `speech/` sidecar.
+
+Shape legend: F mel frames (10 ms), S encoder frames (20 ms), A speech tokens, D hidden, H heads, d head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoglm_backend.models.config import SpeechConfig
+from autoglm_backend.models.layers import Rotation, inverse_frequencies, rotate_halves
+
+
+class SpeechAttention(nn.Module):
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_BSD: Tensor, rotation: Rotation, mask_B11S: Tensor | None) -> Tensor:
+        shape = (*hidden_BSD.shape[:-1], self.num_heads, -1)
+        q = rotate_halves(self.q_proj(hidden_BSD).view(shape), rotation).transpose(1, 2)
+        k = rotate_halves(self.k_proj(hidden_BSD).view(shape), rotation).transpose(1, 2)
+        v = self.v_proj(hidden_BSD).view(shape).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B11S)
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+
+class SpeechLayer(nn.Module):
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.attention = SpeechAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_BSD: Tensor, rotation: Rotation, mask_B11S: Tensor | None) -> Tensor:
+        hidden_BSD = hidden_BSD + self.attention(self.attention_norm(hidden_BSD), rotation, mask_B11S)
+        return hidden_BSD + self.down_proj(F.gelu(self.up_proj(self.mlp_norm(hidden_BSD))))
+
+
+class SpeechEncoder(nn.Module):
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv1d(config.num_mels, config.hidden_size, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(config.hidden_size, config.hidden_size, kernel_size=3, stride=2, padding=1)
+        self.layers = nn.ModuleList(SpeechLayer(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        stacked = config.hidden_size * config.frames_per_token
+        self.projector_in = nn.Linear(stacked, config.out_hidden_size)
+        self.projector_out = nn.Linear(config.out_hidden_size, config.out_hidden_size)
+
+    def encode_frames(self, mel_BFC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
+        """Encoder frames [B, ceil(F / 2), D] (training reads characters from them with CTC).
+
+        mel_BFC: log-mel, float [B, F, num_mels]. num_frames_B: true lengths of padded rows, None when none is padded.
+        """
+        hidden_BDF = F.gelu(self.conv1(mel_BFC.transpose(1, 2)))
+        hidden_BSD = F.gelu(self.conv2(hidden_BDF)).transpose(1, 2)
+        num_steps = hidden_BSD.shape[1]
+        config = self.config
+        rotary_dim = int(config.hidden_size // config.num_heads * config.rotary_fraction)
+        steps = torch.arange(num_steps, device=mel_BFC.device)
+        angles = steps.float()[:, None] * inverse_frequencies(rotary_dim, config.rope_theta, mel_BFC.device)
+        rotation = Rotation(angles.cos(), angles.sin())
+        mask = None
+        if num_frames_B is not None:
+            mask = (steps < (num_frames_B[:, None] + 1) // 2)[:, None, None]
+        for layer in self.layers:
+            hidden_BSD = layer(hidden_BSD, rotation, mask)
+        return self.norm(hidden_BSD)
+
+    def project(self, hidden_BSD: Tensor) -> Tensor:
+        """Encoder frames to speech tokens [B, ceil(S / frames_per_token), out_hidden]; the last token is zero-padded."""
+        group = self.config.frames_per_token
+        hidden_BSD = F.pad(hidden_BSD, (0, 0, 0, -hidden_BSD.shape[1] % group))
+        stacked = hidden_BSD.reshape(hidden_BSD.shape[0], -1, group * hidden_BSD.shape[-1])
+        return self.projector_out(F.gelu(self.projector_in(stacked)))
+
+    def forward(self, mel_BFC: Tensor) -> Tensor:
+        return self.project(self.encode_frames(mel_BFC))
+
+
+def num_speech_tokens(num_frames: int, frames_per_token: int) -> int:
+    """Decoder tokens that a clip of `num_frames` mel frames becomes."""
+    return -(-((num_frames + 1) // 2) // frames_per_token)
