@@ -1,0 +1,36 @@
+.PHONY: help setup serve test check fix test-gpu bench constraints clean
+PYTHON := .venv/bin/python
+
+help: ## list these verbs
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: ## everything that the tests and checks need, into .venv
+	@scripts/setup.sh dev
+
+serve: ## serve the default checkpoint; ARGS='--port 9000' passes options
+	@./run_autoglm_server.sh $(ARGS)
+
+test: setup ## all tests, those on the real Triton binary included; ARGS='-k launcher' selects
+	$(PYTHON) -m pytest -m "not gpu" $(ARGS)
+
+check: setup ## lint, format and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pyright
+
+fix: setup ## apply the formatter and the safe lint fixes
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+test-gpu: setup ## the tests that need an NVIDIA GPU
+	$(PYTHON) -m pytest -m gpu $(ARGS)
+
+bench: setup ## every benchmark in benchmarks/, one after the other
+	$(foreach script,$(sort $(wildcard benchmarks/*.py)),$(PYTHON) $(script) &&) true
+
+constraints: setup ## resolve constraints.txt anew; ARGS=--upgrade takes the newest versions
+	scripts/compile_constraints.sh $(ARGS)
+
+clean: ## remove .venv, caches and build output
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The words that gateway, backend, client and training share. Imports no sibling package and no torch."""

@@ -1,0 +1,88 @@
+"""The execution plan: what of the graph one request runs.
+
+Made by the planner from the request and the deployment's profile, never from hidden state: the same request gives the
+same plan. Logged, returned to the caller as `dynamic_graph`, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from autoglm_protocol.errors import InvalidRequestError
+
+
+class ExitMode(str, Enum):
+    FIXED = "fixed"
+    """Prefill and decode stop at the exit; deeper KV never exists."""
+    LOSSLESS = "lossless"
+    """Draft shallow, verify deep: the output is full depth's."""
+    CERTIFIED = "certified"
+    """A token leaves early when its calibrated gate is sure; needs a certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthRequest:
+    """What the caller asked for. `depth` None is auto, the checkpoint's layer count is full."""
+
+    depth: int | None = None
+    exit_mode: ExitMode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPlan:
+    enabled: bool
+    """False when ENABLE_DYNAMIC_GRAPH turned the dynamic graph off: every encoder runs, full depth."""
+    run_vision: bool
+    run_speech: bool
+    num_layers: int
+    """Layers of the whole decoder."""
+    depth: int
+    """Layers that this request may use."""
+    exit_mode: ExitMode
+    reason: str
+    """Why this depth, in words for the log."""
+    reasoning_budget_tokens: int | None = None
+    attention_window: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "exit_mode": self.exit_mode.value}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ExecutionPlan:
+        return cls(**{**raw, "exit_mode": ExitMode(raw["exit_mode"])})
+
+    def log_lines(self, *, has_images: bool, has_audio: bool) -> tuple[str, ...]:
+        """The lines that operators of this model know from its guides."""
+        path = "full" if self.depth == self.num_layers else "shallow"
+        vision = (
+            "Loading ViT encoder for image processing" if self.run_vision else "Skipping ViT encoder (no image)"
+        )
+        speech = (
+            "Loading speech encoder for audio processing" if self.run_speech else "Skipping speech encoder (no audio)"
+        )
+        if not self.enabled:
+            vision += "" if has_images else " (dynamic graph off)"
+            speech += "" if has_audio else " (dynamic graph off)"
+        lines = (f"Activating {path} inference path ({self.depth} layers)", vision, speech)
+        return tuple(f"[DYNAMIC GRAPH] {line}" for line in lines)
+
+
+def parse_depth(value: Any, exits: tuple[int, ...], num_layers: int) -> int | None:
+    """The request field `depth`: "auto" or None -> None, "full" -> num_layers, a number must be one of the exits.
+
+    Raises InvalidRequestError naming the exits there are.
+    """
+    allowed = sorted({*exits, num_layers})
+    if value is None or value == "auto":
+        return None
+    if value == "full":
+        return num_layers
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        choices = ", ".join(str(d) for d in allowed)
+        raise InvalidRequestError(f'depth is {value!r}, must be "auto", "full" or one of {choices}', param="depth")
+    return value

@@ -1,0 +1,1 @@
+"""The synthetic phone world and the training of the default checkpoint."""

@@ -1,0 +1,177 @@
+"""Small text crops that teach a vision tower to read: characters per patch, words per merged token."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from autoglm_training.world.fonts import CHINESE_FACE, font, latin_faces
+from autoglm_training.world.grids import PATCH_PX, TOKEN_PX, GridPainter
+from autoglm_training.world.labels import (
+    ASCII_CHARACTERS,
+    OTHER_PUNCTUATION,
+    character_vocabulary,
+    chinese_characters,
+    is_chinese,
+    label_vocabulary,
+)
+
+__all__ = ["ReadingSample", "character_vocabulary", "label_vocabulary", "reading_crop"]
+
+RANDOM_STRING_SHARE = 1 / 3
+_NOISE_BANK_PX = 512
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingSample:
+    """One crop.
+
+    image_HW3: uint8 [height, width, 3]
+    char_patch_ids: int16 [height/14, width/14], class in `character_vocabulary()`, 0 = background
+    word_token_ids: int16 [height/28, width/28], index in `label_vocabulary()` + 1, 0 = none
+    """
+
+    image_HW3: np.ndarray
+    char_patch_ids: np.ndarray
+    word_token_ids: np.ndarray
+
+
+def reading_crop(rng: random.Random, width_px: int, height_px: int) -> ReadingSample:
+    """Draws labels and random strings on a plain, slightly noisy background.
+
+    Raises:
+        ValueError: a side is not a positive multiple of 28.
+    """
+    if width_px <= 0 or height_px <= 0 or width_px % TOKEN_PX or height_px % TOKEN_PX:
+        raise ValueError(f"a crop's sides must be positive multiples of {TOKEN_PX}, not {width_px}x{height_px}")
+    background = _background(rng)
+    image = Image.new("RGB", (width_px, height_px), background)
+    draw = ImageDraw.Draw(image)
+    grids = GridPainter(width_px, height_px)
+    if rng.random() < 0.3:
+        _distractor(rng, draw, width_px, height_px)
+    y = rng.uniform(0, 10)
+    while True:
+        size_px = rng.randint(11, 26) if rng.random() < 0.4 else rng.randint(12, 18)
+        if y + size_px > height_px:
+            break
+        _text_row(rng, draw, grids, background, y, size_px, width_px)
+        y += size_px * rng.uniform(1.2, 2.2)
+    pixels = np.asarray(image)
+    if rng.random() < 0.5:
+        pixels = _with_noise(rng, pixels)
+    return ReadingSample(
+        image_HW3=np.ascontiguousarray(pixels),
+        char_patch_ids=grids.char_patch_ids(),
+        word_token_ids=grids.word_token_ids(),
+    )
+
+
+def _text_row(
+    rng: random.Random,
+    draw: ImageDraw.ImageDraw,
+    grids: GridPainter,
+    background: Colour,
+    y: float,
+    size_px: int,
+    width_px: int,
+) -> None:
+    x = rng.uniform(0, 24)
+    while x < width_px - size_px:
+        text = _random_string(rng) if rng.random() < RANDOM_STRING_SHARE else rng.choice(label_vocabulary())
+        face = CHINESE_FACE if is_chinese(text) or rng.random() < 0.12 else rng.choice(latin_faces())
+        letters = font(face, size_px)
+        length = letters.getlength(text)
+        if x + length > width_px:
+            # Cut words would carry a class the pixels do not show in full, so they are drawn only as characters.
+            visible = text
+            while visible and x + letters.getlength(visible) > width_px:
+                visible = visible[:-1]
+            text = visible.rstrip()
+            length = letters.getlength(text)
+            if not text:
+                return
+        at = (round(x), round(y))
+        draw.text(at, text, font=letters, fill=_ink(rng, background))
+        grids.add_text(text, at[0], at[1], letters)
+        x += length + rng.uniform(0.7, 4.0) * size_px
+
+
+def _random_string(rng: random.Random) -> str:
+    length = rng.randint(1, 9)
+    kind = rng.random()
+    if kind < 0.3:
+        return "".join(rng.choices(chinese_characters(), k=min(length, 6)))
+    if kind < 0.5:
+        return "".join(rng.choices("0123456789", k=length))
+    if kind < 0.6:
+        return "".join(rng.choices(ASCII_CHARACTERS + OTHER_PUNCTUATION, k=length))
+    if kind < 0.7:
+        return f"{rng.choice('$¥€')}{rng.randint(1, 999)}.{rng.randint(0, 99):02d}"
+    letters = rng.choices("abcdefghijklmnopqrstuvwxyz", k=length)
+    if kind < 0.8:
+        return "".join(letters).upper()
+    return "".join(letters).capitalize() if kind < 0.9 else "".join(letters)
+
+
+def _background(rng: random.Random) -> Colour:
+    kind = rng.random()
+    if kind < 0.4:
+        level = rng.randint(225, 255)
+        return level, min(255, level + rng.randint(-6, 6)), min(255, level + rng.randint(-6, 6))
+    if kind < 0.65:
+        level = rng.randint(0, 45)
+        return level, level + rng.randint(0, 6), level + rng.randint(0, 10)
+    return rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255)
+
+
+def luminance(colour: Colour) -> float:
+    """Perceived brightness, 0 to 255 (Rec. 601 weights)."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
+def _ink(rng: random.Random, background: Colour) -> Colour:
+    base = luminance(background)
+    if rng.random() < 0.6:
+        level = rng.randint(0, 70) if base > 128 else rng.randint(185, 255)
+        return level, level, level
+    for _ in range(8):
+        colour = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
+        if abs(luminance(colour) - base) > 95:
+            return colour
+    return (0, 0, 0) if base > 128 else (255, 255, 255)
+
+
+def _distractor(rng: random.Random, draw: ImageDraw.ImageDraw, width_px: int, height_px: int) -> None:
+    x, y = rng.randint(-20, width_px), rng.randint(-20, height_px)
+    box = (x, y, x + rng.randint(8, 90), y + rng.randint(8, 60))
+    colour = _background(rng)
+    if rng.random() < 0.5:
+        draw.rounded_rectangle(box, radius=rng.randint(0, 12), outline=colour, width=rng.randint(1, 3))
+    else:
+        draw.line((0, y, width_px, y), fill=colour, width=1)
+
+
+@lru_cache(maxsize=1)
+def _noise_bank() -> np.ndarray:
+    generator = np.random.default_rng(20261121)
+    return generator.normal(0.0, 1.0, (_NOISE_BANK_PX, _NOISE_BANK_PX, 3)).astype(np.float32)
+
+
+def _with_noise(rng: random.Random, pixels_HW3: np.ndarray) -> np.ndarray:
+    height, width, _ = pixels_HW3.shape
+    bank = _noise_bank()
+    tiles = (-(-height // (_NOISE_BANK_PX // 2)), -(-width // (_NOISE_BANK_PX // 2)), 1)
+    if tiles != (1, 1, 1):
+        bank = np.tile(bank, tiles)
+    y, x = rng.randrange(bank.shape[0] - height + 1), rng.randrange(bank.shape[1] - width + 1)
+    noise = bank[y : y + height, x : x + width] * rng.uniform(1.0, 6.0)
+    return np.clip(pixels_HW3 + noise, 0, 255).astype(np.uint8)
+
+
+assert TOKEN_PX == 2 * PATCH_PX
