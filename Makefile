@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 help: ## list these verbs
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
 setup: ## everything that the tests and checks need, into .venv
 	@scripts/setup.sh dev

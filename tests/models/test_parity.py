@@ -6,61 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.decoder import TextDecoder, causal_attend
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_backend.models.weights import checkpoint_shards, load_module, text_name, vision_name
+from tests.random_checkpoint import Shape, random_checkpoint
 
 SHAPES = {
-    "tied-small": dict(hidden=64, heads=4, kv=2, layers=3, section=[2, 3, 3], partial=1.0, tie=True),
-    "untied-partial": dict(hidden=96, heads=3, kv=1, layers=2, section=[2, 3, 3], partial=0.5, tie=False),
-    "glm-like": dict(hidden=256, heads=4, kv=2, layers=2, section=[4, 6, 6], partial=0.5, tie=False),
+    "tied, fully rotary": Shape(layers=3, mrope_section=(2, 3, 3), partial_rotary=1.0, tied=True),
+    "one KV head": Shape(hidden=96, heads=3, kv_heads=1, layers=2, mrope_section=(2, 3, 3)),
+    "GLM-like": Shape(hidden=256, heads=4, kv_heads=2, layers=2, mrope_section=(4, 6, 6)),
 }
 
 
-def random_checkpoint(directory: Path, shape: dict) -> Glm4vForConditionalGeneration:
-    config = Glm4vConfig(
-        text_config=dict(
-            vocab_size=97,
-            hidden_size=shape["hidden"],
-            intermediate_size=2 * shape["hidden"],
-            num_hidden_layers=shape["layers"],
-            num_attention_heads=shape["heads"],
-            num_key_value_heads=shape["kv"],
-            max_position_embeddings=512,
-            eos_token_id=[1, 2],
-            pad_token_id=1,
-            rope_parameters=dict(
-                rope_type="default",
-                rope_theta=10000.0,
-                partial_rotary_factor=shape["partial"],
-                mrope_section=shape["section"],
-            ),
-        ),
-        vision_config=dict(
-            depth=2, hidden_size=48, num_heads=4, out_hidden_size=shape["hidden"], intermediate_size=80, image_size=56
-        ),
-        image_token_id=90,
-        image_start_token_id=91,
-        image_end_token_id=92,
-        video_token_id=93,
-        video_start_token_id=94,
-        video_end_token_id=95,
-        tie_word_embeddings=shape["tie"],
-    )
-    torch.manual_seed(7)
-    model = Glm4vForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.0, 0.15)
-    model.save_pretrained(directory)
-    return model
-
-
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_text_logits_equal_transformers(tmp_path: Path, shape: dict) -> None:
+def test_text_logits_equal_transformers(tmp_path: Path, shape: Shape) -> None:
     reference = random_checkpoint(tmp_path, shape)
     config = load_model_config(tmp_path)
     decoder = TextDecoder(config.text)
@@ -75,7 +36,7 @@ def test_text_logits_equal_transformers(tmp_path: Path, shape: dict) -> None:
 
 @pytest.mark.parametrize("grid", [(4, 4), (2, 8), (10, 6)], ids=str)
 def test_vision_embeddings_equal_transformers(tmp_path: Path, grid: tuple[int, int]) -> None:
-    reference = random_checkpoint(tmp_path, SHAPES["tied-small"])
+    reference = random_checkpoint(tmp_path, Shape())
     config = load_model_config(tmp_path)
     encoder = VisionEncoder(config.vision)
     load_module(encoder, checkpoint_shards(tmp_path), vision_name)

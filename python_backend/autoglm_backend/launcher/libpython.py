@@ -14,7 +14,7 @@ def library_name() -> str:
 
 
 def find_libpython() -> Path | None:
-    """The shared library of this Python: beside the interpreter, or where the dynamic linker knows it; None if absent."""
+    """The shared library of this Python, beside the interpreter or known to the dynamic linker; None if absent."""
     for folder in (sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib"):
         if folder and (candidate := Path(folder) / library_name()).is_file():
             return candidate

@@ -9,12 +9,19 @@ Shape legend: F mel frames (10 ms), S encoder frames (20 ms), A speech tokens, D
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoglm_backend.models.config import SpeechConfig
+from autoglm_backend.models.config import CheckpointError, SpeechConfig, load_speech_config
 from autoglm_backend.models.layers import Rotation, inverse_frequencies, rotate_halves
+from autoglm_backend.models.weights import load_module
+
+SPEECH_DIR = "speech"
+CONFIG_NAME = "speech_config.json"
+WEIGHTS_NAME = "speech.safetensors"
 
 
 class SpeechAttention(nn.Module):
@@ -82,7 +89,7 @@ class SpeechEncoder(nn.Module):
         return self.norm(hidden_BSD)
 
     def project(self, hidden_BSD: Tensor) -> Tensor:
-        """Encoder frames to speech tokens [B, ceil(S / frames_per_token), out_hidden]; the last token is zero-padded."""
+        """Encoder frames to speech tokens [B, ceil(S / frames_per_token), out_hidden]; the last one is zero-padded."""
         group = self.config.frames_per_token
         hidden_BSD = F.pad(hidden_BSD, (0, 0, 0, -hidden_BSD.shape[1] % group))
         stacked = hidden_BSD.reshape(hidden_BSD.shape[0], -1, group * hidden_BSD.shape[-1])
@@ -95,3 +102,19 @@ class SpeechEncoder(nn.Module):
 def num_speech_tokens(num_frames: int, frames_per_token: int) -> int:
     """Decoder tokens that a clip of `num_frames` mel frames becomes."""
     return -(-((num_frames + 1) // 2) // frames_per_token)
+
+
+def load_speech_encoder(checkpoint_dir: Path) -> SpeechEncoder | None:
+    """The encoder of the checkpoint's `speech/` sidecar in float32 and evaluation mode; None without a sidecar.
+
+    Raises CheckpointError naming the file and what is missing from it, surplus in it or wrongly shaped.
+    """
+    sidecar = checkpoint_dir / SPEECH_DIR
+    if not sidecar.is_dir():
+        return None
+    encoder = SpeechEncoder(load_speech_config(sidecar / CONFIG_NAME))
+    weights = sidecar / WEIGHTS_NAME
+    if not weights.is_file():
+        raise CheckpointError(f"{weights}: no such file")
+    load_module(encoder, [weights], lambda name: name)
+    return encoder.eval().requires_grad_(False)

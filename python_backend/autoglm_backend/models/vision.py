@@ -32,6 +32,12 @@ class VisionAttention(nn.Module):
         qkv = self.qkv(hidden_PD).view(hidden_PD.shape[0], 3, self.num_heads, -1)
         q_PHd, k_PHd, v_PHd = qkv.unbind(1)
         q_PHd, k_PHd = rotate_halves(q_PHd, rotation), rotate_halves(k_PHd, rotation)
+        if len(set(patches_per_picture)) == 1:
+            # Pictures of one size attend in one call: training on small crops is bound by the number of calls.
+            num_pictures = len(patches_per_picture)
+            q, k, v = (x.unflatten(0, (num_pictures, -1)).transpose(1, 2) for x in (q_PHd, k_PHd, v_PHd))
+            out_BHPd = F.scaled_dot_product_attention(q, k, v)
+            return self.proj(out_BHPd.transpose(1, 2).flatten(2).flatten(0, 1))
         pictures: list[Tensor] = []
         for q, k, v in zip(*(x.split(list(patches_per_picture)) for x in (q_PHd, k_PHd, v_PHd)), strict=True):
             out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None])

@@ -56,14 +56,6 @@ class GridPainter:
             word_box = (left, top, right, bottom)
             self._cover(self._words, word_box, TOKEN_PX, self._word_rows, self._word_columns, label + 1)
 
-    def erase(self, box: Box) -> None:
-        """Forgets the text under an opaque shape drawn over it."""
-        for cells, size in ((self._chars, PATCH_PX), (self._words, TOKEN_PX)):
-            for row, column in list(cells):
-                x, y = column * size, row * size
-                if box[0] <= x + size / 2 <= box[2] and box[1] <= y + size / 2 <= box[3]:
-                    del cells[row, column]
-
     def char_patch_ids(self) -> np.ndarray:
         """int16 [height/14, width/14]: class in `character_vocabulary()`, 0 for background."""
         return self._grid(self._chars, self._char_rows, self._char_columns, MIN_PATCH_AREA)

@@ -88,8 +88,12 @@ TITLES: Pairs = (
     ("Now Playing", "正在播放"), ("Statistics", "统计"), ("Steps", "步数"), ("Screen Time", "屏幕时间"),
     ("Spending", "消费"), ("Results", "搜索结果"), ("Recent", "最近"), ("Recommended", "推荐"),
 )
+FIELDS: Pairs = (
+    ("Type a message", "输入消息"), ("Search settings", "搜索设置"), ("Search here", "搜索内容"),
+    ("Phone number", "手机号"), ("Password", "密码"), ("Name", "姓名"), ("New note", "新建笔记"), ("Where to?", "你要去哪儿"),
+)
 ALL_PAIRS: tuple[Pairs, ...] = (
-    APPS, TOGGLES, PAGES, BUTTONS, TABS, CONTACTS, PRODUCTS, SONGS, PLACES, DAYS, TITLES,
+    APPS, TOGGLES, PAGES, BUTTONS, TABS, CONTACTS, PRODUCTS, SONGS, PLACES, DAYS, TITLES, FIELDS,
 )  # fmt: skip
 
 DAY_NAMES_EN: dict[str, str] = {
@@ -127,10 +131,9 @@ QUESTIONS: dict[Language, tuple[tuple[str, tuple[int, int]], ...]] = {
 }  # fmt: skip
 CAPTIONS: dict[Language, tuple[str, ...]] = {
     "en": ("On", "Off", "Connected", "Not set", "New", "4.8 stars", "Free shipping", "Sold out soon", "Open until 9",
-           "Message", "Search here", "Type a message", "Search settings", "every day", "weekdays", "weekend", "once",
-           "m away", "km away", "sold", "space", "min", "Total"),
-    "zh": ("开启", "关闭", "已连接", "未设置", "新", "评分4.8", "包邮", "即将售完", "营业到九点", "输入消息", "搜索设置", "每天", "工作日",
-           "周末", "一次", "距离", "米", "公里", "已售", "件", "空格", "分钟", "合计"),
+           "every day", "weekdays", "weekend", "once", "yesterday", "sold", "space", "min", "Total"),
+    "zh": ("开启", "关闭", "已连接", "未设置", "新", "评分4.8", "包邮", "即将售完", "营业到九点", "每天", "工作日", "周末", "一次",
+           "昨天", "米", "公里", "已售", "件", "空格", "分钟", "合计"),
 }  # fmt: skip
 
 ASCII_CHARACTERS = (

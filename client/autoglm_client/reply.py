@@ -1,0 +1,98 @@
+"""A stream folded into one reply, with the times that a user feels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from autoglm_client.events import ClientEvent, Finished, TextDelta
+from autoglm_protocol.actions import Action, ActionError, parse_action, split_reply
+from autoglm_protocol.events import FinishReason, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionReply:
+    """A whole answer. `action` is None when the text is no action; `autoglm_protocol.actions.parse_action` says why."""
+
+    text: str
+    """The answer as the model wrote it, tags included."""
+    thought: str | None
+    action_text: str
+    action: Action | None
+    finish_reason: FinishReason
+    usage: Usage
+    dynamic_graph: Mapping[str, Any] | None
+    first_token_s: float | None
+    """From sending the request to the first text; None for an empty answer."""
+    duration_s: float
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Speed after the first token; None when there is too little to measure."""
+        if self.first_token_s is None or self.usage.completion_tokens < 2 or self.duration_s <= self.first_token_s:
+            return None
+        return (self.usage.completion_tokens - 1) / (self.duration_s - self.first_token_s)
+
+    def to_json(self) -> dict[str, Any]:
+        action = None if self.action is None else {"name": self.action.name, **self.action.arguments}
+        return {
+            "thought": self.thought,
+            "action": action,
+            "text": self.text,
+            "finish_reason": self.finish_reason.value,
+            "usage": asdict(self.usage),
+            "dynamic_graph": None if self.dynamic_graph is None else dict(self.dynamic_graph),
+            "first_token_s": None if self.first_token_s is None else round(self.first_token_s, 3),
+            "duration_s": round(self.duration_s, 3),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplyBuilder:
+    """Make it when the request is sent, `add` every event, take `reply` after Finished."""
+
+    clock: Callable[[], float] = time.monotonic
+    _start_s: float = field(init=False)
+    _first_token_s: float | None = field(init=False, default=None)
+    _text: list[str] = field(init=False, default_factory=list[str])
+    _reasoning: list[str] = field(init=False, default_factory=list[str])
+    _finished: Finished | None = field(init=False, default=None)
+    _end_s: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._start_s = self.clock()
+
+    def add(self, event: ClientEvent) -> None:
+        if isinstance(event, Finished):
+            self._finished, self._end_s = event, self.clock()
+            return
+        if self._first_token_s is None:
+            self._first_token_s = self.clock() - self._start_s
+        (self._text if isinstance(event, TextDelta) else self._reasoning).append(event.text)
+
+    @property
+    def reply(self) -> ActionReply:
+        assert self._finished is not None, "the stream is not over"
+        text = "".join(self._text)
+        parts = split_reply(text)
+        thought = "".join(self._reasoning).strip() if self._reasoning else parts.thought
+        return ActionReply(
+            text=text,
+            thought=thought,
+            action_text=parts.action_text,
+            action=_action(parts.action_text),
+            finish_reason=self._finished.finish_reason,
+            usage=self._finished.usage,
+            dynamic_graph=self._finished.dynamic_graph,
+            first_token_s=self._first_token_s,
+            duration_s=self._end_s - self._start_s,
+        )
+
+
+def _action(text: str) -> Action | None:
+    try:
+        return parse_action(text)
+    except ActionError:
+        return None

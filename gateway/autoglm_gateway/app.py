@@ -1,0 +1,37 @@
+"""The HTTP application as a value: routes, middleware, error handlers."""
+
+from __future__ import annotations
+
+from autoglm_protocol.errors import AutoglmError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from autoglm_gateway.chat_routes import ChatRoutes
+from autoglm_gateway.http_context import RequestContext
+from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
+from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.service import ChatService
+from autoglm_gateway.settings import Settings
+from autoglm_gateway.status_routes import StatusRoutes
+
+
+def create_app(settings: Settings, service: ChatService, metrics: Metrics) -> ASGIApp:
+    chat = ChatRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    status = StatusRoutes(service, metrics)
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+            Route("/v1/models", status.models),
+            Route("/v1/models/{name:path}", status.model),
+            Route("/health", status.ready),
+            Route("/health/ready", status.ready),
+            Route("/health/live", status.live),
+            Route("/metrics", status.metrics),
+            Route("/version", status.version),
+        ],
+        exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
+    )
+    # Around Starlette, not inside: its own answer to a bug must carry the request id too.
+    return RequestContext(app, metrics)

@@ -1,0 +1,29 @@
+"""What the gateway needs of a backend, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.events import StreamEvent
+
+
+class Backend(Protocol):
+    @property
+    def features(self) -> frozenset[str]:
+        """Request fields beyond the common ones that the backend honours: "n", "logprobs". Others are refused."""
+        ...
+
+    def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        """Started, TokenDelta*, then exactly one terminal event; a refusal is a Failed without Started before it.
+
+        Closing the generator (`aclose`) cancels the request in the backend. Never raises for a failed request.
+        """
+        ...
+
+    async def ready(self) -> bool:
+        """True when a request sent now would be served."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,55 @@
+"""A validated request whose media are not fetched or decoded yet: what stands between parsing and admission."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from autoglm_protocol.chat import ChatOptions, Role, TextPart
+from autoglm_protocol.sampling import SamplingParams
+
+
+class MediaKind(str, Enum):
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRef:
+    """Where a picture or sound is to be had: exactly one of `url` (data: or http), `base64` and `data` is set."""
+
+    kind: MediaKind
+    param: str
+    """Dotted path of the field, for complaints."""
+    url: str | None = None
+    base64: str | None = None
+    data: bytes | None = None
+    format: str | None = None
+    """What the caller declared a sound to be ("wav", "mp3")."""
+
+
+DraftPart = TextPart | MediaRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftMessage:
+    role: Role
+    parts: tuple[DraftPart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDraft:
+    model: str
+    messages: tuple[DraftMessage, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    options: ChatOptions = field(default_factory=ChatOptions)
+    return_reasoning: bool = False
+    stream: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
+    ignored_fields: tuple[str, ...] = ()
+    """Top-level fields that nobody knows; accepted, counted and logged."""
+
+    @property
+    def media(self) -> tuple[MediaRef, ...]:
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, MediaRef))

@@ -1,0 +1,54 @@
+"""Reading a request body within a size and a time, and JSON out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from autoglm_protocol.errors import DeadlineError, InvalidRequestError, PayloadTooLargeError, RequestCancelledError
+from starlette.requests import Request
+
+
+async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> Any:
+    """Raises PayloadTooLargeError, DeadlineError, InvalidRequestError or RequestCancelledError."""
+    body = await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    reading = asyncio.ensure_future(_read(request, max_bytes))
+    try:
+        await asyncio.wait((reading,), timeout=timeout_s)
+    finally:
+        if not reading.done():
+            reading.cancel()
+    if reading.cancelled() or not reading.done():
+        raise DeadlineError(f"the request body did not arrive within {timeout_s:g} s", code="body_timeout")
+    return reading.result()
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise RequestCancelledError("the caller went away before the body was complete")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the request body is larger than {max_bytes} bytes")

@@ -1,0 +1,151 @@
+"""OpenAI's chat body to a ChatDraft. Refuses, never drops, what the backend could not honour; touches no media."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from autoglm_protocol.chat import ChatOptions
+from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.sampling import SamplingParams
+
+from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.json_fields import JsonFields
+from autoglm_gateway.openai_content import read_messages
+
+_SAMPLING = frozenset(
+    """temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty logit_bias seed max_tokens
+    min_tokens stop stop_token_ids ignore_eos include_stop_str_in_output allowed_token_ids bad_words logprobs
+    top_logprobs n""".split()
+)
+_OPTIONS = frozenset(
+    """depth exit enable_thinking max_reasoning_tokens thinking_token_budget max_reasoning_steps chat_template_kwargs
+    continue_final_message add_generation_prompt priority reasoning_effort""".split()
+)
+_ENVELOPE = frozenset(
+    "model messages stream stream_options return_reasoning include_reasoning max_completion_tokens".split()
+)
+# Bookkeeping for OpenAI's own platform: true of any answer, so nothing is lost by not acting on it.
+_WITHOUT_EFFECT = frozenset(
+    """user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention parallel_tool_calls
+    spaces_between_special_tokens request_id""".split()
+)
+_MEANS_NOTHING: Mapping[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "skip_special_tokens": (True,),
+    "echo": (False,),
+    "best_of": (1,),
+    "verbosity": ("medium",),
+}
+"""Fields that are not supported, with the values that ask for what happens anyway."""
+
+_UNSUPPORTED = frozenset(
+    """tools functions audio prediction web_search_options chat_template structured_outputs guided_json guided_regex
+    guided_choice guided_grammar documents prompt_logprobs truncate_prompt_tokens length_penalty mm_processor_kwargs
+    use_beam_search""".split()
+) | set(_MEANS_NOTHING)
+
+_KNOWN = _SAMPLING | _OPTIONS | _ENVELOPE | _WITHOUT_EFFECT | _UNSUPPORTED
+
+
+def parse_chat(body: Any, *, features: frozenset[str]) -> ChatDraft:
+    """A parsed JSON body of /v1/chat/completions. `features`: see Backend. Raises InvalidRequestError naming the field."""
+    fields = JsonFields(body)
+    model = fields.required_text("model")
+    refuse_unsupported(fields)
+    messages = read_messages(fields)
+    return replace(read_settings(fields, features=features), model=model, messages=messages)
+
+
+def refuse_unsupported(fields: JsonFields) -> None:
+    for name in _UNSUPPORTED & fields.raw.keys():
+        value = fields.raw[name]
+        if value is not None and value not in _MEANS_NOTHING.get(name, ()):
+            raise InvalidRequestError(
+                f"{name} is not supported by this server", code="unsupported_parameter", param=name
+            )
+
+
+def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozenset[str] = frozenset()) -> ChatDraft:
+    """Everything but model and messages; other endpoints name their own fields in `known`."""
+    sampling = _sampling(fields)
+    for name, asked in (("n", sampling.n > 1), ("logprobs", sampling.logprobs)):
+        if asked and name not in features:
+            raise InvalidRequestError(
+                f"{name} is not supported by this server", code="unsupported_parameter", param=name
+            )
+    stream = fields.flag("stream", False)
+    stream_options = fields.section("stream_options")
+    if stream_options is not None and not stream:
+        raise InvalidRequestError("stream_options is only allowed with stream: true", param="stream_options")
+    continuous = stream_options is not None and stream_options.flag("continuous_usage_stats", False)
+    return ChatDraft(
+        model="",
+        messages=(),
+        sampling=sampling,
+        options=_options(fields),
+        return_reasoning=fields.flag("return_reasoning", fields.flag("include_reasoning", False)),
+        stream=stream,
+        include_usage=stream_options is not None and stream_options.flag("include_usage", False),
+        continuous_usage=continuous,
+        ignored_fields=tuple(sorted(fields.raw.keys() - _KNOWN - known)),
+    )
+
+
+def _sampling(fields: JsonFields) -> SamplingParams:
+    raw = {name: value for name, value in fields.raw.items() if name in _SAMPLING and value is not None}
+    limit = fields.integer("max_completion_tokens")
+    if limit is not None:
+        raw["max_tokens"] = limit
+    if raw.get("top_k") == -1:
+        raw["top_k"] = 0  # vLLM's word for the same
+    try:
+        return SamplingParams.from_json(raw)
+    except InvalidRequestError as error:
+        if error.param == "max_tokens" and limit is not None:
+            message = error.message.replace("max_tokens", "max_completion_tokens")
+            raise InvalidRequestError(message, code=error.code, param="max_completion_tokens") from None
+        raise
+
+
+def _options(fields: JsonFields) -> ChatOptions:
+    depth = fields.raw.get("depth")
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int | str)):
+        raise fields.wrong_type("depth", "a number of layers or a word")
+    template = fields.section("chat_template_kwargs")
+    thinking = True if template is None else template.flag("enable_thinking", True)
+    effort = fields.text("reasoning_effort")
+    if effort is not None:
+        thinking = effort != "none"  # vLLM's reading
+    budget = _at_least_0(fields, "thinking_token_budget")
+    return ChatOptions(
+        depth=depth,
+        exit=fields.text("exit"),
+        enable_thinking=fields.flag("enable_thinking", thinking),
+        max_reasoning_tokens=_at_least_0(fields, "max_reasoning_tokens") if budget is None else budget,
+        max_reasoning_steps=_at_least_0(fields, "max_reasoning_steps"),
+        chat_template_kwargs={} if template is None else dict(template.raw),
+        continue_final_message=fields.flag("continue_final_message", False),
+        add_generation_prompt=fields.flag("add_generation_prompt", True),
+        priority=_int32(fields, "priority") or 0,
+    )
+
+
+def _at_least_0(fields: JsonFields, name: str) -> int | None:
+    value = _int32(fields, name)
+    if value is not None and value < 0:
+        raise InvalidRequestError(f"{name} is {value}, must be at least 0", param=name)
+    return value
+
+
+def _int32(fields: JsonFields, name: str) -> int | None:
+    value = fields.integer(name)
+    if value is not None and not -(1 << 31) <= value < 1 << 31:
+        raise InvalidRequestError(f"{name} is {value}, which does not fit 32 bits", param=name)
+    return value
+
+

@@ -1,0 +1,121 @@
+"""The process: both servers in one event loop, from binding the ports to the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Generator
+
+import uvicorn
+
+from autoglm_gateway.admission import Admission
+from autoglm_gateway.app import create_app
+from autoglm_gateway.backend import Backend
+from autoglm_gateway.fake_backend import FakeBackend
+from autoglm_gateway.media import MediaReader
+from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.service import ChatService
+from autoglm_gateway.settings import Settings
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75  # longer than the usual 60 s of load balancers, so that they close first
+
+
+class PortTakenError(OSError):
+    """A port cannot be listened on; the message is one sentence for the operator."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises PortTakenError."""
+    metrics = Metrics(settings.served_model_names[0])
+    backend = _backend(settings)
+    service = ChatService(
+        model_names=settings.served_model_names,
+        backend=backend,
+        admission=Admission(settings.admission),
+        media=MediaReader(settings.media),
+        metrics=metrics,
+    )
+    http_socket = _bind(settings.host, settings.port)
+    server = _HttpServer(
+        uvicorn.Config(
+            create_app(settings, service, metrics),
+            http="httptools",
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            backlog=_BACKLOG,
+        )
+    )
+    stopping = _signalled()
+    http = asyncio.ensure_future(server.serve(sockets=[http_socket]))
+    await server.listening.wait()
+    _log.info("listening", extra={"http": _address(http_socket)})
+    try:
+        await asyncio.wait((http, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
+        _log.info("draining", extra={"drain_s": settings.drain_s})
+        await service.drain(settings.drain_s)
+    finally:
+        server.should_exit = True
+        await http
+        await backend.close()
+    _log.info("stopped")
+
+
+def _backend(settings: Settings) -> Backend:
+    return FakeBackend(settings.fake_knobs)
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn, with the signals left to us and an event for "now it listens"."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTakenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+def _signalled() -> asyncio.Event:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping

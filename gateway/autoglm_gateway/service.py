@@ -1,0 +1,177 @@
+"""The one way of a request through the gateway, shared by HTTP and gRPC: model, admission, media, backend, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+
+from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
+from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent
+
+from autoglm_gateway.admission import Admission
+from autoglm_gateway.backend import Backend
+from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.media import MediaReader
+from autoglm_gateway.metrics import Metrics, RequestMetrics
+
+_log = logging.getLogger(__name__)
+_ABORT_GRACE_S = 5.0
+
+
+class _Flight:
+    """A request on its way: lets the drain end it with an error of its own choice."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self.abort_error: AutoglmError | None = None
+
+    def abort(self, error: AutoglmError) -> None:
+        self.abort_error = error
+        self._task.cancel()
+
+
+class ChatStream:
+    """A request that the backend has begun to answer: `started` is here, the rest comes by iterating.
+
+    Iterating yields TokenDelta and ChoiceFinished, then exactly one terminal event. To be iterated once, by the task that
+    opened it.
+    """
+
+    def __init__(
+        self, started: Started, events: AsyncGenerator[StreamEvent, None], metrics: RequestMetrics, flight: _Flight
+    ) -> None:
+        self.started = started
+        self.is_over = False
+        self._events = events
+        self._metrics = metrics
+        self._flight = flight
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        while not self.is_over:
+            event = await self._next()
+            self.is_over = isinstance(event, Finished | Failed | Cancelled)
+            self._metrics.observe(event)
+            yield event
+
+    async def _next(self) -> StreamEvent:
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            if self._flight.abort_error is None:
+                raise
+            return Failed(error=self._flight.abort_error)
+
+
+class ChatService:
+    def __init__(
+        self, *, model_names: tuple[str, ...], backend: Backend, admission: Admission, media: MediaReader, metrics: Metrics
+    ) -> None:
+        self.model_names = model_names
+        self.backend = backend
+        self._admission = admission
+        self._media = media
+        self._metrics = metrics
+        self._flights: set[_Flight] = set()
+        self._num_streams = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        metrics.running.set_function(lambda: self._num_streams)
+        metrics.waiting.set_function(lambda: len(self._flights) - self._num_streams)
+
+    async def ready(self) -> bool:
+        return not self._draining and await self.backend.ready()
+
+    def check_model(self, name: str) -> None:
+        if name not in self.model_names:
+            raise NotFoundError(f"the model {name[:200]!r} does not exist", code="model_not_found", param="model")
+
+    @asynccontextmanager
+    async def open(self, draft: ChatDraft, *, request_id: str) -> AsyncIterator[ChatStream]:
+        """Send a request to the backend; leaving the block before the stream is over cancels it there.
+
+        Raises AutoglmError when the request is refused or fails before its Started event.
+        """
+        if draft.ignored_fields:
+            self._metrics.unknown_fields.inc(len(draft.ignored_fields))
+            _log.info("unknown fields ignored", extra={"fields": [name[:64] for name in draft.ignored_fields[:16]]})
+        metrics = RequestMetrics(self._metrics)
+        stream = None
+        with self._flight() as flight:
+            try:
+                self.check_model(draft.model)
+                if self._draining:
+                    raise _shutting_down()
+                async with self._admission.place(priority=draft.options.priority):
+                    metrics.placed()
+                    request = ChatRequest(
+                        request_id=request_id,
+                        model=draft.model,
+                        messages=await self._media.read(draft.messages),
+                        sampling=draft.sampling,
+                        options=draft.options,
+                    )
+                    async with aclosing(self.backend.generate(request)) as events:
+                        stream = ChatStream(await _start(events), events, metrics, flight)
+                        self._num_streams += 1
+                        try:
+                            yield stream
+                        finally:
+                            self._num_streams -= 1
+            except AutoglmError as error:
+                if stream is None:
+                    self._metrics.failed(error)
+                raise
+            except asyncio.CancelledError:
+                if stream is None and flight.abort_error is not None:
+                    self._metrics.failed(flight.abort_error)
+                    raise flight.abort_error from None
+                if stream is None or not stream.is_over:
+                    self._metrics.cancelled.inc()
+                raise
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, let the running ones finish, and end with an error event those that take too long."""
+        self._draining = True
+        if not await self._becomes_idle(timeout_s):
+            _log.warning("requests cut off by the drain", extra={"count": len(self._flights)})
+            for flight in tuple(self._flights):
+                flight.abort(_shutting_down())
+            await self._becomes_idle(_ABORT_GRACE_S)
+
+    async def _becomes_idle(self, timeout_s: float) -> bool:
+        waiter = asyncio.ensure_future(self._idle.wait())
+        await asyncio.wait((waiter,), timeout=timeout_s)
+        waiter.cancel()
+        return self._idle.is_set()
+
+    @contextmanager
+    def _flight(self) -> Iterator[_Flight]:
+        flight = _Flight()
+        self._flights.add(flight)
+        self._idle.clear()
+        try:
+            yield flight
+        finally:
+            self._flights.discard(flight)
+            if not self._flights:
+                self._idle.set()
+
+
+async def _start(events: AsyncGenerator[StreamEvent, None]) -> Started:
+    first = await anext(events)
+    if isinstance(first, Failed):
+        raise first.error
+    if isinstance(first, Cancelled):
+        raise RequestCancelledError("the request was cancelled")
+    assert isinstance(first, Started), f"a stream began with {type(first).__name__}"
+    return first
+
+
+def _shutting_down() -> UnavailableError:
+    return UnavailableError("the server is shutting down", code="server_is_shutting_down")

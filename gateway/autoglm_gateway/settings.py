@@ -1,0 +1,135 @@
+"""Every setting of the gateway, once: field, flag, environment variable and help text stand together.
+
+A field `max_body_bytes` is the flag `--max-body-bytes` and the variable `AUTOGLM_GATEWAY_MAX_BODY_BYTES`; a flag wins.
+The sections (admission, media, fake) are declared beside the code that uses them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from autoglm_gateway.admission import AdmissionLimits
+from autoglm_gateway.fake_backend import FakeKnobs
+from autoglm_gateway.media import MediaLimits
+from autoglm_gateway.option import option
+
+ENV_PREFIX = "AUTOGLM_GATEWAY_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    host: str = option("127.0.0.1", "address to listen on")
+    port: int = option(8000, "HTTP port; 0 takes a free one")
+    grpc_port: int = option(9000, "gRPC port; 0 takes a free one")
+    triton_grpc: tuple[str, ...] = option(("127.0.0.1:8001",), "gRPC addresses of Triton servers")
+    triton_metrics: tuple[str, ...] = option(
+        ("http://127.0.0.1:8002/metrics",), "metrics pages of the same Triton servers; empty reads none"
+    )
+    served_model_names: tuple[str, ...] = option(
+        ("autoglm-phone-tiny", "autoglm-phone-9b"),
+        "a name that clients may send, the canonical one first; repeatable",
+        flag="--served-model-name",
+    )
+    max_body_bytes: int = option(64 << 20, "larger HTTP bodies and gRPC messages are refused")
+    body_timeout_s: float = option(30.0, "a body that takes longer to arrive is refused")
+    drain_s: float = option(30.0, "how long running requests may finish after SIGTERM")
+    log_level: str = option("info", "debug, info, warning or error")
+    fake: bool = option(False, "answer from a deterministic fake instead of Triton")
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    media: MediaLimits = field(default_factory=MediaLimits)
+    fake_knobs: FakeKnobs = field(default_factory=FakeKnobs)
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags, else environment, else defaults. A bad value ends the process with one sentence, status 2."""
+    parser = argparse.ArgumentParser(
+        prog="autoglm_gateway", description="OpenAI-compatible HTTP and gRPC gateway in front of Triton."
+    )
+    for spec in _specs(Settings):
+        shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        note = f"{spec.help} (default: {shown}; {spec.variable})".replace("%", "%%")
+        if spec.kind is bool:
+            parser.add_argument(spec.flag, dest=spec.name, action=argparse.BooleanOptionalAction, help=note)
+        elif spec.is_list:
+            parser.add_argument(spec.flag, dest=spec.name, action="append", metavar="TEXT[,TEXT]", help=note)
+        else:
+            metavar = spec.kind.__name__.upper()
+            parser.add_argument(spec.flag, dest=spec.name, type=spec.convert, metavar=metavar, help=note)
+    given = vars(parser.parse_args(arguments))
+    values: dict[str, Any] = {}
+    for spec in _specs(Settings):
+        if given[spec.name] is not None:
+            values[spec.name] = _split(given[spec.name]) if spec.is_list else given[spec.name]
+        elif spec.variable in environment:
+            text = environment[spec.variable]
+            try:
+                values[spec.name] = _split([text]) if spec.is_list else spec.convert(text)
+            except ValueError as error:
+                parser.error(f"{spec.variable}: {error}")
+    try:
+        return _build(Settings, values)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spec:
+    name: str
+    flag: str
+    help: str
+    default: Any
+    kind: type
+    is_list: bool
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + self.name.upper()
+
+    def convert(self, text: str) -> Any:
+        if self.kind is bool:
+            if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+                raise ValueError(f"{text!r} is neither true nor false")
+            return text.lower() in ("1", "true", "yes", "on")
+        return self.kind(text)
+
+
+def _specs(section: type) -> Iterator[_Spec]:
+    hints = typing.get_type_hints(section)
+    for item in dataclasses.fields(section):
+        kind = hints[item.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from _specs(kind)
+            continue
+        is_list = typing.get_origin(kind) is tuple
+        if isinstance(kind, types.UnionType):
+            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        yield _Spec(
+            name=item.name,
+            flag=item.metadata["flag"] or "--" + item.name.replace("_", "-"),
+            help=item.metadata["help"],
+            default=item.default,
+            kind=str if is_list else kind,
+            is_list=is_list,
+        )
+
+
+def _build(section: type, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(section)
+    arguments: dict[str, Any] = {}
+    for item in dataclasses.fields(section):
+        kind = hints[item.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            arguments[item.name] = _build(kind, values)
+        elif item.name in values:
+            arguments[item.name] = values[item.name]
+    return section(**arguments)
+
+
+def _split(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())

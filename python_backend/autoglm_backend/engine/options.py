@@ -1,0 +1,60 @@
+"""What an operator may set about the engine; every default lives here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    dtype: str = "auto"
+    """auto (float32 on CPU, bfloat16 on CUDA), float32, bfloat16 or float64 (tests)."""
+    max_batch_size: int = 32
+    """Sequences that decode together."""
+    max_step_tokens: int = 512
+    """Tokens of one step, prefill chunks included: bounds how long a prompt can hold up other streams."""
+    max_waiting: int = 256
+    """Requests that may queue; one more is refused."""
+    dynamic_batching: bool = True
+    """False runs one request at a time, for comparison."""
+    block_tokens: int = 32
+    kv_cache_tokens: int = 131072
+    """Tokens whose keys and values fit in the cache, over all sequences."""
+    prefix_cache: bool = True
+    max_model_len: int | None = None
+    """Context limit in tokens; None is the checkpoint's."""
+    threads: int | None = None
+    """Torch threads of the decoder process; None is one per core."""
+    ageing_s: float = 2.0
+    """Waiting this long is worth one priority level, so batch work is never starved."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_step_tokens", "max_waiting", "block_tokens", "kv_cache_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device is {self.device!r}, must be auto, cpu or cuda")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16", "float64"):
+            raise ValueError(f"dtype is {self.dtype!r}, must be auto, float32, bfloat16, float16 or float64")
+
+    @property
+    def batch_limit(self) -> int:
+        return self.max_batch_size if self.dynamic_batching else 1
+
+    @property
+    def num_threads(self) -> int:
+        return self.threads or os.cpu_count() or 1
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> EngineOptions:
+        """Unknown keys are an error: a typo in a deployment must not become a default."""
+        known = {f.name for f in fields(cls)}
+        for name in raw:
+            if name not in known:
+                raise ValueError(f"{name} is not an engine option; there are {', '.join(sorted(known))}")
+        return cls(**raw)

@@ -1,0 +1,104 @@
+"""Logits to token ids: penalties, biases, filters, then argmax or a seeded draw.
+
+Greedy rows without any processor take one argmax for the whole batch. A sampled row draws one uniform number from
+(seed, position) and walks the sorted distribution, so a request draws the same numbers alone, in a batch and after a
+preemption.
+
+Shape legend: N rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoglm_backend.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    """(token id, log-probability), most likely first; of the raw distribution, as OpenAI reports it."""
+
+
+def sample(sequences: Seq[Sequence], logits_NV: Tensor) -> list[Sampled]:
+    """One token per row. `logits_NV` is float32 and is changed in place."""
+    logprob_rows = [i for i, sequence in enumerate(sequences) if sequence.sampling.logprobs]
+    raw_logprobs = {i: torch.log_softmax(logits_NV[i], dim=-1) for i in logprob_rows}
+    for i, sequence in enumerate(sequences):
+        process(sequence, logits_NV[i])
+    greedy = logits_NV.argmax(dim=-1).tolist()
+    result: list[Sampled] = []
+    for i, sequence in enumerate(sequences):
+        token = greedy[i]
+        if sequence.sampling.temperature > 0:
+            uniform = draw_uniform(sequence.seed, len(sequence.ids))
+            token = pick(distribution(sequence, logits_NV[i]), uniform)
+        if i not in raw_logprobs:
+            result.append(Sampled(token=token))
+            continue
+        values, ids = raw_logprobs[i].topk(sequence.sampling.top_logprobs)
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        result.append(Sampled(token=token, logprob=float(raw_logprobs[i][token]), top=top))
+    return result
+
+
+def process(sequence: Sequence, logits_V: Tensor) -> None:
+    """History-dependent changes to one row's logits, in place: they hold for greedy and sampled rows alike."""
+    params = sequence.sampling
+    if params.repetition_penalty != 1.0:
+        seen = torch.tensor(sorted({*sequence.counts, *sequence.prompt.ids}), device=logits_V.device)
+        values = logits_V[seen]
+        scaled = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+        logits_V[seen] = scaled
+    if (params.frequency_penalty or params.presence_penalty) and sequence.counts:
+        ids = torch.tensor(list(sequence.counts), device=logits_V.device)
+        counts = torch.tensor(list(sequence.counts.values()), device=logits_V.device, dtype=logits_V.dtype)
+        logits_V[ids] -= params.frequency_penalty * counts + params.presence_penalty
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits_V.device)
+        logits_V[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_V.device, dtype=logits_V.dtype)
+    if params.allowed_token_ids is not None:
+        allowed = torch.tensor(params.allowed_token_ids, device=logits_V.device)
+        kept = logits_V[allowed].clone()
+        logits_V.fill_(float("-inf"))
+        logits_V[allowed] = kept
+    if sequence.num_generated < params.min_tokens and sequence.stop_ids:
+        logits_V[torch.tensor(sorted(sequence.stop_ids), device=logits_V.device)] = float("-inf")
+
+
+def distribution(sequence: Sequence, logits_V: Tensor) -> Tensor:
+    """Probabilities [V] after temperature, top_k, top_p and min_p: what a sampled row draws from."""
+    params = sequence.sampling
+    scaled = logits_V / params.temperature
+    if params.top_k > 0 and params.top_k < scaled.shape[0]:
+        threshold = scaled.topk(params.top_k).values[-1]
+        scaled = scaled.masked_fill(scaled < threshold, float("-inf"))
+    probabilities = torch.softmax(scaled, dim=-1)
+    if params.top_p < 1.0:
+        ordered, order = probabilities.sort(descending=True, stable=True)
+        # Keep the smallest set that reaches top_p: a token stays while the mass before it is below the bound.
+        outside = ordered.cumsum(-1) - ordered >= params.top_p
+        probabilities = probabilities.index_fill(0, order[outside], 0.0)
+    if params.min_p > 0.0:
+        probabilities = probabilities.masked_fill(probabilities < params.min_p * probabilities.max(), 0.0)
+    return probabilities / probabilities.sum()
+
+
+def draw_uniform(seed: int, position: int) -> float:
+    """One number in [0, 1) that depends on nothing but the request's seed and the token's place."""
+    return float(np.random.Generator(np.random.Philox(key=seed & (2**64 - 1), counter=position)).random())
+
+
+def pick(probabilities_V: Tensor, uniform: float) -> int:
+    """Inverse of the cumulative distribution in vocabulary order."""
+    cumulative = probabilities_V.double().cumsum(-1)
+    at = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
+    # Rounding may leave the walk on a token of probability 0 at the very end: step back to the last possible one.
+    return min(at, int(probabilities_V.nonzero()[-1]))

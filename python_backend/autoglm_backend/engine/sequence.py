@@ -1,0 +1,139 @@
+"""One request's tokens, blocks and progress: the mutable heart that Scheduler and BlockManager work on. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence as Seq
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from autoglm_protocol.events import FinishReason, StreamEvent
+from autoglm_protocol.sampling import SamplingParams
+
+Emit = Callable[[StreamEvent], None]
+
+
+class Status(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSpan:
+    """Where one picture or clip stands in the prompt; its key makes equal text over other media another prefix."""
+
+    start: int
+    length: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What all choices of one request share."""
+
+    ids: tuple[int, ...]
+    positions_3T: np.ndarray
+    """int64 [3, T]."""
+    rope_delta: int
+    """A generated token at index i stands at position i + rope_delta on all three axes."""
+    media: tuple[MediaSpan, ...] = ()
+    embeddings_MD: np.ndarray | None = None
+    """float32, one row per media token in prompt order."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    tag: str
+    index: int
+    """Which choice of the request this is."""
+    prompt: Prompt
+    sampling: SamplingParams
+    segments: tuple[tuple[int, int], ...]
+    """Layer spans [first, last) that this sequence runs; the last one ends at its depth."""
+    max_tokens: int
+    stop_ids: frozenset[int]
+    emit: Emit
+    priority: int = 0
+    arrival_s: float = 0.0
+    seed: int = 0
+    reasoning_budget: int | None = None
+
+    status: Status = Status.WAITING
+    ids: list[int] = field(default_factory=list)
+    kv_len: list[int] = field(default_factory=list)
+    """Per segment, tokens whose keys and values are written: the truth that every read is checked against."""
+    blocks: list[list[int]] = field(default_factory=list)
+    """Per segment, block ids in token order."""
+    num_published: list[int] = field(default_factory=list)
+    """Per segment, leading blocks that the prefix cache already knows."""
+    block_keys: list[bytes] = field(default_factory=list)
+    """Prefix-cache keys of the full leading blocks, grown as tokens arrive."""
+    counts: Counter[int] = field(default_factory=Counter)
+    """How often each token was generated (penalties)."""
+    num_cached: int = 0
+    """Prompt tokens that the prefix cache spared."""
+    layer_steps: int = 0
+    """Layers run, summed over every token of prefill and decode."""
+    num_preemptions: int = 0
+    reasoning_open: bool = False
+    reasoning_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.prompt.ids)
+        self.kv_len = [0] * len(self.segments)
+        self.blocks = [[] for _ in self.segments]
+        self.num_published = [0] * len(self.segments)
+
+    @property
+    def depth(self) -> int:
+        return self.segments[-1][1]
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.prompt.ids)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.ids) - len(self.prompt.ids)
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens whose keys and values exist at every depth this sequence uses."""
+        return min(self.kv_len)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens still to run before the next one can be sampled; 1 while decoding."""
+        return len(self.ids) - self.num_computed
+
+    def append(self, token: int) -> FinishReason | None:
+        """Add a generated token; returns why the sequence ends with it, None when it goes on."""
+        self.ids.append(token)
+        self.counts[token] += 1
+        if token in self.stop_ids and self.num_generated > self.sampling.min_tokens:
+            return FinishReason.STOP
+        if self.num_generated >= self.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def positions(self, start: int, stop: int) -> np.ndarray:
+        """M-RoPE positions int64 [3, stop - start] of tokens [start, stop)."""
+        if stop <= self.num_prompt:
+            return self.prompt.positions_3T[:, start:stop]
+        generated = np.arange(max(start, self.num_prompt), stop, dtype=np.int64) + self.prompt.rope_delta
+        text_3T = np.broadcast_to(generated, (3, len(generated)))
+        return np.concatenate((self.prompt.positions_3T[:, start:], text_3T), axis=1)
+
+    def reset_kv(self) -> None:
+        """Forget all keys and values (preemption): the tokens stay and are run again."""
+        self.kv_len = [0] * len(self.segments)
+        self.num_published = [0] * len(self.segments)
+
+
+def segment_spans(exits: Seq[int], num_layers: int) -> tuple[tuple[int, int], ...]:
+    """Layer spans between exits: exits (6, 12) of 24 layers -> (0, 6), (6, 12), (12, 24)."""
+    borders = [0, *sorted({e for e in exits if 0 < e < num_layers}), num_layers]
+    return tuple(zip(borders, borders[1:], strict=False))

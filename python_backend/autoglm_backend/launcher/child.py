@@ -1,0 +1,111 @@
+"""A child process that cannot outlive its parent: its output is read line by line, its whole group ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL_LINES = 40
+_CHUNK_BYTES = 65536
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """What to start. Standard output and error go to `log_path` together."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    log_path: Path
+
+
+class Child:
+    """One running child; made by `start`. `exited` is done with its exit status, negative for a signal."""
+
+    def __init__(self, name: str, process: Process, log_path: Path, on_line: Callable[[str], None]) -> None:
+        self.name = name
+        self._process = process
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._reader = asyncio.create_task(self._read(log_path, on_line))
+        self.exited = asyncio.create_task(self._wait())
+
+    @classmethod
+    async def start(cls, spec: ChildSpec, on_line: Callable[[str], None]) -> Child:
+        """Starts `spec` in a process group of its own, so that Ctrl-C in a terminal reaches the parent alone."""
+        process = await asyncio.create_subprocess_exec(
+            *spec.command,
+            env=spec.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
+            preexec_fn=_dying_with(os.getpid()),
+        )
+        return cls(spec.name, process, spec.log_path, on_line)
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        return tuple(self._tail)
+
+    def terminate(self) -> None:
+        """Asks the child to end; its own children are its business."""
+        if self._process.returncode is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends the child and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Terminates the child, waits up to `grace_s`, then kills what is left of its group."""
+        self.terminate()
+        await asyncio.wait({self.exited}, timeout=grace_s)
+        self.kill()
+        await self.exited
+
+    async def _wait(self) -> int:
+        status = await self._process.wait()
+        self.kill()  # whatever it left behind holds the pipe open
+        await self._reader
+        return status
+
+    async def _read(self, log_path: Path, on_line: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        pending = b""
+        with log_path.open("ab", buffering=0) as log:
+            while chunk := await self._process.stdout.read(_CHUNK_BYTES):
+                log.write(chunk)
+                *lines, pending = (pending + chunk).split(b"\n")
+                if len(pending) > _CHUNK_BYTES:
+                    lines, pending = [*lines, pending], b""
+                for line in lines:
+                    self._take(line, on_line)
+        if pending:
+            self._take(pending, on_line)
+
+    def _take(self, line: bytes, on_line: Callable[[str], None]) -> None:
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        self._tail.append(text)
+        on_line(text)
+
+
+def _dying_with(parent: int) -> Callable[[], None]:
+    """For between fork and exec: the kernel sends SIGTERM when the parent is gone, however it went."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before prctl
+            os._exit(1)
+
+    return bind

@@ -1,0 +1,114 @@
+"""Starts Triton, then the gateway; ends both when a stop is asked for or when either ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from autoglm_backend.launcher.child import Child, ChildSpec
+from autoglm_backend.launcher.errors import ChildDied
+from autoglm_backend.launcher.readiness import until
+from autoglm_backend.launcher.report import Report
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROGRESS_S = 5.0
+GRACE_S = 40.0  # longer than the drain that each child allows itself
+STREAMED = "[DYNAMIC GRAPH]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A child, how to tell that it serves, and what to say while it does not yet."""
+
+    spec: ChildSpec
+    is_ready: Callable[[], Awaitable[bool]]
+    starting: str
+
+
+class _StopAsked(Exception):
+    """A signal asked for the end."""
+
+
+class Supervisor:
+    """Runs stages in order. `verbose` shows every line of the children, otherwise only those marked [DYNAMIC GRAPH]."""
+
+    def __init__(self, report: Report, *, verbose: bool) -> None:
+        self._report = report
+        self._verbose = verbose
+        self._children: list[Child] = []
+        self._stop = asyncio.Event()
+        self._killed_by: signal.Signals | None = None
+
+    async def run(self, stages: tuple[Stage, ...], announce: Callable[[], None]) -> int:
+        """Starts the stages, calls `announce`, and returns the exit status once all children have ended.
+
+        0 after one of STOP_SIGNALS, 128 + signal after a second one. Raises ChildDied if a child ended by itself.
+        """
+        loop = asyncio.get_running_loop()
+        for stop_signal in STOP_SIGNALS:
+            loop.add_signal_handler(stop_signal, self._on_signal, stop_signal)
+        try:
+            for stage in stages:
+                await self._start(stage)
+            announce()
+            await self._unless_ended(asyncio.Event().wait())
+        except _StopAsked:
+            self._report.step("Stopping: requests in flight may finish; a second signal ends them")
+        finally:
+            await self._end_children()
+            for stop_signal in STOP_SIGNALS:
+                loop.remove_signal_handler(stop_signal)
+        if self._killed_by is not None:
+            return 128 + self._killed_by
+        self._report.step("Stopped")
+        return 0
+
+    async def _start(self, stage: Stage) -> None:
+        self._report.step(stage.starting)
+        self._children.append(await Child.start(stage.spec, self._line_printer(stage.spec.name)))
+        waiting = f"Waiting for {stage.spec.name}"
+        ready = until(stage.is_ready, every_s=PROGRESS_S, waiting=lambda: self._report.step(waiting))
+        await self._unless_ended(ready)
+
+    async def _unless_ended(self, work: Awaitable[object]) -> None:
+        """Awaits `work`. Raises _StopAsked or ChildDied when that comes first."""
+        worker = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait(
+                {worker, stop, *(child.exited for child in self._children)}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stop.is_set():
+                raise _StopAsked
+            for child in self._children:
+                if child.exited.done():
+                    raise ChildDied(child.name, child.exited.result(), child.last_lines)
+            worker.result()
+        finally:
+            worker.cancel()
+            stop.cancel()
+            await asyncio.gather(worker, stop, return_exceptions=True)
+
+    async def _end_children(self) -> None:
+        # the gateway before Triton: what it has accepted is still answered
+        for child in reversed(self._children):
+            await child.stop(grace_s=GRACE_S)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            return
+        self._killed_by = number
+        for child in self._children:
+            child.kill()
+
+    def _line_printer(self, name: str) -> Callable[[str], None]:
+        def show(line: str) -> None:
+            if self._verbose:
+                self._report.line(f"{name} | {line}")
+            elif STREAMED in line:
+                self._report.line(line[line.index(STREAMED) :])
+
+        return show

@@ -1,0 +1,169 @@
+"""The only place that imports Triton's Python backend: requests, responses, calls of other models, metrics, the log.
+
+The module `triton_python_backend_utils` exists inside Triton's stub process only, so nothing that should run without Triton
+may import this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
+
+from autoglm_protocol.errors import AutoglmError, InternalError, from_wire_text, wire_text
+from autoglm_protocol.tensors import ModelContract, Tensors
+
+Request = Any
+"""A pb_utils.InferenceRequest."""
+Response = Any
+"""A pb_utils.InferenceResponse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArguments:
+    """What Triton tells a model at its start. `parameters` are those of config.pbtxt, which the launcher sets."""
+
+    name: str
+    parameters: Mapping[str, str]
+    kind: str
+    """Where the instance runs: CPU, GPU or MODEL."""
+    device_id: int
+
+    @classmethod
+    def from_triton(cls, args: Mapping[str, str]) -> ModelArguments:
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        return cls(
+            name=args["model_name"],
+            parameters=parameters,
+            kind=args["model_instance_kind"],
+            device_id=int(args["model_instance_device_id"]),
+        )
+
+
+def read_inputs(request: Request, contract: ModelContract) -> Tensors:
+    """The input tensors of a request, checked. Raises InvalidRequestError naming the tensor."""
+    tensors: Tensors = {}
+    for spec in contract.inputs:
+        tensor = pb_utils.get_input_tensor_by_name(request, spec.name)
+        if tensor is not None:
+            tensors[spec.name] = tensor.as_numpy()
+    contract.check_inputs(tensors)
+    return tensors
+
+
+def to_response(tensors: Mapping[str, np.ndarray]) -> Response:
+    return pb_utils.InferenceResponse(output_tensors=_pack(tensors))
+
+
+def to_error_response(error: AutoglmError) -> Response:
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(wire_text(error)))
+
+
+def call(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Tensors:
+    """One answer of another model of this server. Raises the AutoglmError that it answered with."""
+    return _unpack(_request(contract, tensors).exec(), contract)
+
+
+def stream(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Iterator[Tensors]:
+    """Every answer of a decoupled model of this server, blocking between them; raises as `call`.
+
+    Must be read to its end: Triton 2.51 has no way to abandon it.
+    """
+    for response in _request(contract, tensors).exec(decoupled=True):
+        # the last one may be empty: it only carries the final flag
+        if response.has_error() or response.output_tensors():
+            yield _unpack(response, contract)
+
+
+class Sender:
+    """The answer stream of one decoupled request. `close` must be called exactly once, whatever happened before."""
+
+    def __init__(self, request: Request) -> None:
+        self._sender = request.get_response_sender()
+
+    def send(self, tensors: Mapping[str, np.ndarray]) -> None:
+        self._sender.send(to_response(tensors))
+
+    def fail(self, error: AutoglmError) -> None:
+        self._sender.send(to_error_response(error))
+
+    def close(self) -> None:
+        self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def is_cancelled(self) -> bool:
+        """Whether the caller went away. A round trip to the server process, 60 to 240 us: never call it per token."""
+        return self._sender.is_cancelled()
+
+
+class Counter:
+    """A Triton custom counter with at most one label."""
+
+    def __init__(self, name: str, description: str, label: str | None = None) -> None:
+        self._family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        self._label = label
+        self._metrics: dict[str, Any] = {}
+
+    def add(self, value: str = "", amount: float = 1.0) -> None:
+        """Add to the series of that label value."""
+        self._metric(value).increment(amount)
+
+    def declare(self, *values: str) -> None:
+        """Let the series show as zero before anything was counted."""
+        for value in values:
+            self._metric(value)
+
+    def _metric(self, value: str) -> Any:
+        if value not in self._metrics:
+            self._metrics[value] = self._family.Metric(labels={self._label: value} if self._label else {})
+        return self._metrics[value]
+
+
+class Gauge:
+    """A Triton custom gauge without labels."""
+
+    def __init__(self, name: str, description: str) -> None:
+        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
+        # a metric does not keep its family alive
+        self._family = family
+        self._metric = family.Metric(labels={})
+
+    def set(self, value: float) -> None:
+        self._metric.set(value)
+
+
+def log_info(text: str) -> None:
+    pb_utils.Logger.log_info(text)
+
+
+def log_error(text: str) -> None:
+    pb_utils.Logger.log_error(text)
+
+
+def model_error(text: str) -> Exception:
+    """What a model raises from `initialize`: Triton logs the sentence and the server does not become ready."""
+    return pb_utils.TritonModelException(text)
+
+
+def _request(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Any:
+    return pb_utils.InferenceRequest(
+        model_name=contract.model,
+        inputs=_pack(tensors),
+        requested_output_names=[spec.name for spec in contract.outputs],
+    )
+
+
+def _pack(tensors: Mapping[str, np.ndarray]) -> list[Any]:
+    return [pb_utils.Tensor(name, tensor) for name, tensor in tensors.items()]
+
+
+def _unpack(response: Response, contract: ModelContract) -> Tensors:
+    if response.has_error():
+        text = response.error().message()
+        raise from_wire_text(text) or InternalError(f"model {contract.model} failed")
+    tensors: Sequence[Any] = response.output_tensors()
+    return {tensor.name(): tensor.as_numpy() for tensor in tensors}

@@ -1,0 +1,1 @@
+"""Shapes and schedules of every training recipe."""

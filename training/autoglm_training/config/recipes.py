@@ -1,0 +1,105 @@
+"""The recipes: shapes of the default checkpoint and the schedule of each training stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoglm_backend.models.config import SpeechConfig, TextConfig, VisionConfig
+
+HEAD_DIM = 32
+EXIT_DEPTHS = (6, 12, 18)
+EXIT_ADAPTER_SIZE = 64
+
+TEXT = TextConfig(
+    vocab_size=4096,
+    hidden_size=192,
+    intermediate_size=512,
+    num_layers=24,
+    num_heads=6,
+    num_kv_heads=2,
+    max_positions=16384,
+    rms_norm_eps=1e-5,
+    rope_theta=10000.0,
+    rotary_dim=HEAD_DIM // 2,
+    mrope_section=(2, 3, 3),
+    tie_word_embeddings=True,
+)
+VISION = VisionConfig(
+    depth=6,
+    hidden_size=192,
+    num_heads=6,
+    image_size=336,
+    patch_size=14,
+    temporal_patch_size=2,
+    spatial_merge_size=2,
+    in_channels=3,
+    out_hidden_size=192,
+    intermediate_size=512,
+    rms_norm_eps=1e-5,
+    rope_theta=10000.0,
+    attention_bias=False,
+)
+SPEECH = SpeechConfig(
+    num_mels=80,
+    hidden_size=192,
+    num_layers=4,
+    num_heads=6,
+    intermediate_size=512,
+    frames_per_token=4,
+    out_hidden_size=192,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """One stage's schedule: linear warm-up, then linear fall from `peak_lr` to `final_lr`."""
+
+    steps: int
+    peak_lr: float
+    final_lr: float
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    save_every_s: float = 120.0
+    log_every: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropStage(StageConfig):
+    """Text crops: `batch_tokens` merged tokens a step, one crop size a step."""
+
+    batch_tokens: int = 1152
+    sizes_px: tuple[tuple[int, int], ...] = (
+        (112, 56),
+        (168, 56),
+        (140, 84),
+        (196, 84),
+        (280, 112),
+        (168, 168),
+        (280, 224),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenStage(StageConfig):
+    """Whole screens with crops mixed in, so that reading is not forgotten."""
+
+    batch_screens: int = 8
+    crop_share: float = 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    name: str
+    seed: int
+    crops: CropStage
+    screens: ScreenStage
+
+
+TINY_CPU = Recipe(
+    name="tiny-cpu",
+    seed=20261121,
+    crops=CropStage(steps=1900, peak_lr=2e-3, final_lr=1e-4),
+    screens=ScreenStage(steps=700, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
+)
+RECIPES = {recipe.name: recipe for recipe in (TINY_CPU,)}

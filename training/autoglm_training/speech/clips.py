@@ -1,0 +1,83 @@
+"""Spoken clips kept on disk: shards of int16 samples, so that every later stage hears them without speaking again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoglm_training.speech.synth import Split, SynthesisError, Voice, random_voice, synthesise
+from autoglm_training.world.labels import Language, is_chinese
+
+CLIPS_PER_SHARD = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    text: str
+    voice: Voice
+    samples_T: NDArray[np.int16]
+
+    @property
+    def language(self) -> Language:
+        return "zh" if is_chinese(self.text) else "en"
+
+    @property
+    def wave_T(self) -> NDArray[np.float32]:
+        return self.samples_T.astype(np.float32) / 32768
+
+
+TextSource = Callable[[random.Random, Split], str]
+
+
+def build_shard(path: Path, source: TextSource, split: Split, seed: int, num_clips: int = CLIPS_PER_SHARD) -> None:
+    """Speak `num_clips` texts of `source` into `path`; an existing file is kept. Deterministic in (split, seed)."""
+    if path.exists():
+        return
+    rng = random.Random(f"{split}/{seed}")
+    meta, waves = [], []
+    while len(waves) < num_clips:
+        text, voice = source(rng, split), random_voice(rng, split)
+        try:
+            waves.append(synthesise(text, voice))
+        except SynthesisError:
+            if not waves:  # espeak-ng itself is missing or broken: say so at once
+                raise
+            continue  # a text without anything to speak
+        meta.append({"text": text, "voice": asdict(voice)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ends = np.cumsum([len(wave) for wave in waves])
+    # Written beside and moved: a shard that exists is whole.
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, samples=np.concatenate(waves), ends=ends, meta=np.array(json.dumps(meta, ensure_ascii=False)))
+    os.replace(partial, path)
+
+
+def load_shard(path: Path) -> list[Clip]:
+    with np.load(path) as shard:
+        samples, ends, meta = shard["samples"], shard["ends"], json.loads(str(shard["meta"]))
+    starts = [0, *ends[:-1].tolist()]
+    return [
+        Clip(text=entry["text"], voice=Voice(**entry["voice"]), samples_T=samples[start:end])
+        for entry, start, end in zip(meta, starts, ends.tolist(), strict=True)
+    ]
+
+
+def build_corpus(
+    directory: Path, name: str, source: TextSource, split: Split, num_shards: int, num_clips: int = CLIPS_PER_SHARD
+) -> list[Path]:
+    """Build (or find) shards `name`-`split`-NNN.npz and return their paths, printing progress."""
+    paths = [directory / f"{name}-{split}-{index:03d}.npz" for index in range(num_shards)]
+    for index, path in enumerate(paths):
+        started = time.monotonic()
+        if not path.exists():
+            build_shard(path, source, split, index, num_clips)
+            print(f"{path.name}: {num_clips} clips in {time.monotonic() - started:.0f} s", flush=True)
+    return paths

@@ -1,0 +1,34 @@
+"""`autoglm train`: run or resume one stage of a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from autoglm_training.config.recipes import RECIPES
+from autoglm_training.vision_stage import train_crops
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="autoglm train", description=__doc__)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny-cpu")
+    parser.add_argument("--stage", choices=("crops", "screens", "vision", "decoder", "all"), default="all")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/tiny-cpu"))
+    parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="steps of the stage, instead of the recipe's")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    recipe = RECIPES[args.recipe]
+    if args.stage in ("crops", "vision", "all"):
+        crops = replace(recipe.crops, steps=args.steps) if args.steps else recipe.crops
+        train_crops(replace(recipe, crops=crops), args.run_dir, args.resume)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

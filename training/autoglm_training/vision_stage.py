@@ -1,0 +1,158 @@
+"""Teach the ViT to read: characters per patch and words per merged token, on crops first, then on whole screens.
+
+On screens every merged token also learns which element it lies on: word, kind, on/off state and the centre of the
+element's tap box. Those heads are thrown away; what they pull into the merged embedding is what the decoder reads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from autoglm_backend.models.vision import VisionEncoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoglm_training.checkpoint import load_modules, load_training, save_training
+from autoglm_training.config.recipes import VISION, CropStage, Recipe
+from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
+from autoglm_training.world.reading import character_vocabulary, label_vocabulary, reading_crop
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CHAR_BACKGROUND_WEIGHT = 0.1
+WORD_BACKGROUND_WEIGHT = 0.15
+WORD_LOSS_WEIGHT = 0.5
+CENTRE_BINS = 64
+CENTRE_SIGMA_BINS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingBatch:
+    """Pictures of one size with their dense targets.
+
+    images_BHW3 uint8; chars_BRC per patch; words_BRC per merged token (0 none in both).
+    """
+
+    images_BHW3: np.ndarray
+    chars_BRC: np.ndarray
+    words_BRC: np.ndarray
+
+
+class ReadingHeads(nn.Module):
+    def __init__(self, patch_size: int, token_size: int) -> None:
+        super().__init__()
+        self.characters = nn.Linear(patch_size, len(character_vocabulary()))
+        self.words = nn.Linear(token_size, len(label_vocabulary()) + 1)
+
+
+def still_patches(images_BHW3: np.ndarray) -> Tensor:
+    """Normalised patches [B * P, K] of uint8 pictures, in merge order, the frame doubled (as `preprocess.image`)."""
+    pixels = torch.from_numpy(images_BHW3).float()
+    pixels = (pixels - torch.tensor(CLIP_MEAN) * 255) / (torch.tensor(CLIP_STD) * 255)
+    batch, height, width, _ = pixels.shape
+    blocks = pixels.view(batch, height // 28, 2, 14, width // 28, 2, 14, 3)
+    patches = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6)[..., None, :, :]
+    return patches.expand(*patches.shape[:6], 2, 14, 14).reshape(batch * (height // 14) * (width // 14), -1)
+
+
+def in_merge_order(grid_BRC: np.ndarray, merge: int = 2) -> Tensor:
+    """A per-patch grid [B, R, C] as [B * R * C] in the ViT's patch order."""
+    batch, rows, columns = grid_BRC.shape
+    blocks = torch.from_numpy(grid_BRC.astype(np.int64)).view(batch, rows // merge, merge, columns // merge, merge)
+    return blocks.transpose(2, 3).reshape(-1)
+
+
+def weighted_cross_entropy(logits: Tensor, targets: Tensor, background_weight: float) -> Tensor:
+    """Cross entropy with class 0 (background) weighted down, normalised by the weights."""
+    losses = F.cross_entropy(logits.float(), targets, reduction="none")
+    weights = torch.where(targets > 0, 1.0, background_weight)
+    return (losses * weights).sum() / weights.sum()
+
+
+def foreground_accuracy(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Share of non-background positions that are right, and how many there are."""
+    known = targets > 0
+    count = float(known.sum())
+    return float(((logits.argmax(-1) == targets) & known).sum()) / max(count, 1.0), count
+
+
+def draw_crops(rng: random.Random, config: CropStage) -> ReadingBatch:
+    """One batch of text crops of one size drawn at random."""
+    width, height = rng.choice(config.sizes_px)
+    count = max(1, config.batch_tokens // (width // 28 * (height // 28)))
+    samples = [reading_crop(rng, width, height) for _ in range(count)]
+    return ReadingBatch(
+        images_BHW3=np.stack([s.image_HW3 for s in samples]),
+        chars_BRC=np.stack([s.char_patch_ids for s in samples]),
+        words_BRC=np.stack([s.word_token_ids for s in samples]),
+    )
+
+
+def reading_loss(encoder: VisionEncoder, heads: ReadingHeads, batch: ReadingBatch, meter: Meter) -> tuple[Tensor, Tensor]:
+    """Character + word loss, and the merged embeddings [B * M, D] for further heads."""
+    count, height, width, _ = batch.images_BHW3.shape
+    features_PD = encoder.encode_patches(still_patches(batch.images_BHW3), [(height // 14, width // 14)] * count)
+    merged_MD = encoder.merge(features_PD)
+    char_targets, word_targets = in_merge_order(batch.chars_BRC), torch.from_numpy(batch.words_BRC.astype(np.int64)).view(-1)
+    char_logits, word_logits = heads.characters(features_PD), heads.words(merged_MD)
+    char_loss = weighted_cross_entropy(char_logits, char_targets, CHAR_BACKGROUND_WEIGHT)
+    word_loss = weighted_cross_entropy(word_logits, word_targets, WORD_BACKGROUND_WEIGHT)
+    meter.add("char_loss", float(char_loss.detach()))
+    meter.add("word_loss", float(word_loss.detach()))
+    meter.add("char_acc", *foreground_accuracy(char_logits, char_targets))
+    meter.add("word_acc", *foreground_accuracy(word_logits, word_targets))
+    return char_loss + WORD_LOSS_WEIGHT * word_loss, merged_MD
+
+
+def train_crops(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    """Stage one: `runs/.../vision_crops.pt`."""
+    config, path = recipe.crops, run_dir / "vision_crops.pt"
+    torch.manual_seed(recipe.seed)
+    encoder = VisionEncoder(VISION)
+    heads = ReadingHeads(VISION.hidden_size, VISION.out_hidden_size)
+    start_quietly(encoder)
+    optimizer = make_optimizer([encoder, heads], config)
+    modules: dict[str, nn.Module] = {"encoder": encoder, "heads": heads}
+    step = images = 0
+    if resume and path.exists():
+        progress = load_training(path, modules, optimizer)
+        step, images = progress["step"], progress["images"]
+    meter, saved = Meter(), time.monotonic()
+    batches = drawn_ahead(lambda rng: draw_crops(rng, config), recipe.seed + step)
+    for batch in batches:
+        if step >= config.steps:
+            break
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = reading_loss(encoder, heads, batch, meter)
+        loss.backward()
+        meter.add("norm", apply_gradients(optimizer, config, step))
+        step, images = step + 1, images + len(batch.images_BHW3)
+        if step % config.log_every == 0:
+            print("crops", meter.line(step, config.steps), "images", images, flush=True)
+        if time.monotonic() - saved > config.save_every_s:
+            save_training(path, modules, optimizer, {"step": step, "images": images})
+            saved = time.monotonic()
+    save_training(path, modules, optimizer, {"step": step, "images": images})
+    batches.close()
+
+
+@torch.no_grad()
+def start_quietly(encoder: VisionEncoder) -> None:
+    """Random start: narrow normal weights, position grid included."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Embedding):
+            module.weight.normal_(0.0, 0.02)
+            if getattr(module, "bias", None) is not None:
+                module.bias.zero_()
+
+
+def load_encoder(path: Path) -> VisionEncoder:
+    """The trained ViT of a stage's file."""
+    encoder = VisionEncoder(VISION)
+    load_modules(path, {"encoder": encoder})
+    return encoder

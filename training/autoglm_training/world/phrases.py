@@ -1,0 +1,95 @@
+"""Chooses a wording: the test split has wordings of its own, the other splits never see them."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from functools import lru_cache
+
+from autoglm_training.world import phrases_en, phrases_zh
+from autoglm_training.world.elements import Split
+from autoglm_training.world.labels import Language
+
+TEST_SHARE = 0.15
+_CORES = {"en": phrases_en.CORES, "zh": phrases_zh.CORES}
+_FRAMES = {"en": phrases_en.FRAMES, "zh": phrases_zh.FRAMES}
+ICON_NAMES = {"en": phrases_en.ICON_NAMES, "zh": phrases_zh.ICON_NAMES}
+ORDINALS = {"en": phrases_en.ORDINALS, "zh": phrases_zh.ORDINALS}
+NUMBER_WORDS = {"en": phrases_en.NUMBER_WORDS, "zh": phrases_zh.NUMBER_WORDS}
+
+
+def families() -> tuple[str, ...]:
+    """Names of every wording family."""
+    return tuple(_CORES["en"])
+
+
+@lru_cache(maxsize=None)
+def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
+    """The wordings a split may use. About 15 % of each family, chosen by hash, belong to the test split alone.
+
+    Raises:
+        ValueError: no such family.
+    """
+    if family not in _CORES[language]:
+        raise ValueError(f"no wordings for family {family!r} in {language}")
+    ordered = sorted(dict.fromkeys(_CORES[language][family]), key=lambda core: zlib.crc32(core.encode()))
+    held = max(1, math.ceil(TEST_SHARE * len(ordered)))
+    return tuple(ordered[:held] if split == "test" else ordered[held:])
+
+
+def phrase(
+    rng: random.Random, family: str, language: Language, split: Split, slots: dict[str, str] | None = None,
+    *, verbatim: frozenset[str] = frozenset(),
+) -> str:  # fmt: skip
+    """One user sentence; `slots` fill the braces. Slots named in `verbatim` keep their letter case."""
+    core = rng.choice(wordings(family, language, split))
+    if core.startswith("~"):
+        sentence = core[1:]
+    else:
+        frame = rng.choice(_FRAMES[language])
+        if language == "zh" and core.endswith(("}", "：")) and frame.startswith("{c}") and len(frame) > 3:
+            frame = "{c}"
+        if ": {" in core or "：{" in core:
+            # Text after a colon runs to the end of the sentence.
+            frame = frame if frame.endswith("{c}") else "{c}"
+        sentence = frame.replace("{c}", core)
+    values = dict(slots or {})
+    if language == "en":
+        sentence, values = _cased(rng, sentence, values, verbatim)
+    open_ended = ": {" in sentence or "：{" in sentence or sentence.endswith("{x}") and "x" in verbatim
+    for name, value in values.items():
+        sentence = sentence.replace("{" + name + "}", value)
+    return sentence if open_ended else _punctuated(rng, sentence, language)
+
+
+def _cased(
+    rng: random.Random, sentence: str, values: dict[str, str], verbatim: frozenset[str]
+) -> tuple[str, dict[str, str]]:
+    kind = rng.random()
+    if kind < 0.55:
+        return sentence[:1].upper() + sentence[1:] if not sentence.startswith("{") else sentence, values
+    if kind < 0.78:
+        return sentence, values
+    change = str.lower if kind < 0.94 else str.upper
+    out: list[str] = []
+    rest = sentence
+    # Slot names stay as they are; only the words around them change.
+    while "{" in rest:
+        before, _, rest = rest.partition("{")
+        name, _, rest = rest.partition("}")
+        out += [change(before), "{" + name + "}"]
+    out.append(change(rest))
+    return "".join(out), {name: value if name in verbatim else change(value) for name, value in values.items()}
+
+
+def _punctuated(rng: random.Random, sentence: str, language: Language) -> str:
+    end, marks = ("。", ("。", "！")) if language == "zh" else (".", (".", "!"))
+    if sentence.endswith(("?", "？")):
+        return sentence[:-1] if rng.random() < 0.25 else sentence
+    if sentence.endswith((".", "!", "。", "！")):
+        return sentence
+    kind = rng.random()
+    if kind < 0.55:
+        return sentence
+    return sentence + (end if kind < 0.93 else marks[1])

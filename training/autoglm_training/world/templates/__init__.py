@@ -1,0 +1,1 @@
+"""Screen templates: each lays out one kind of screen on a Canvas."""
