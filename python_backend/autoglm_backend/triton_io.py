@@ -164,6 +164,10 @@ def _pack(tensors: Mapping[str, np.ndarray]) -> list[Any]:
 def _unpack(response: Response, contract: ModelContract) -> Tensors:
     if response.has_error():
         text = response.error().message()
-        raise from_wire_text(text) or InternalError(f"model {contract.model} failed")
+        error = from_wire_text(text)
+        if error is None:
+            log_error(f"model {contract.model} failed: {text}")
+            error = InternalError("a model of the server failed")
+        raise error
     tensors: Sequence[Any] = response.output_tensors()
     return {tensor.name(): tensor.as_numpy() for tensor in tensors}

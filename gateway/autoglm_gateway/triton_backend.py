@@ -1,0 +1,190 @@
+"""One Triton server as a Backend: the only import of tritonclient in the gateway.
+
+A request is one ModelStreamInfer call on a shared channel. The generated stubs are used, not the client class: events
+arrive without its copies, and cancelling a call is the call's own method.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.errors import (
+    AutoglmError,
+    DeadlineError,
+    InternalError,
+    PayloadTooLargeError,
+    UnavailableError,
+    from_wire_text,
+)
+from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent
+from autoglm_protocol.tensors import AUTOGLM_PHONE, Tensors, bytes_tensor
+from autoglm_protocol.wire import chat_to_tensors, event_from_tensors
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from autoglm_gateway.trace_context import current_traceparent
+
+_log = logging.getLogger(__name__)
+_PROBE_TIMEOUT_S = 2.0
+_FEATURES_PARAMETER = "features"
+_DTYPES = {spec.name: spec.dtype for spec in AUTOGLM_PHONE.inputs}
+_NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Triton takes pings sooner than every 5 minutes for abuse and closes the connection.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A restarted Triton is used again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class TritonBackend:
+    """Streams from the BLS model `autoglm_phone` at `address` (host:port). To be made inside the event loop."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._features: frozenset[str] | None = None
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._stub: Any = GRPCInferenceServiceStub(self._channel)
+        self._ending: set[Any] = set()
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the parameter `features` of the model's config.pbtxt lists; empty until the model was ready once."""
+        return self._features or frozenset()
+
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        call = self._stub.ModelStreamInfer()
+        is_over = False
+        try:
+            await call.write(_infer_request(request))
+            await call.done_writing()
+            while not is_over:
+                event = _event(await call.read())
+                if event is not None:
+                    is_over = isinstance(event, Finished | Failed | Cancelled)
+                    yield event
+        except grpc.aio.AioRpcError as error:
+            is_over = True
+            yield Failed(error=self._translated(error))
+        except grpc.aio.UsageError:
+            # Writing to a call that is already over; its status says why.
+            is_over = True
+            yield Failed(error=await self._status_of(call))
+        finally:
+            if is_over:
+                self._let_end(call)
+            else:
+                call.cancel()
+
+    async def ready(self) -> bool:
+        try:
+            answer = await self._stub.ModelReady(
+                pb.ModelReadyRequest(name=AUTOGLM_PHONE.model), timeout=_PROBE_TIMEOUT_S
+            )
+            if answer.ready and self._features is None:
+                self._features = await self._read_features()
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _read_features(self) -> frozenset[str]:
+        answer = await self._stub.ModelConfig(
+            pb.ModelConfigRequest(name=AUTOGLM_PHONE.model), timeout=_PROBE_TIMEOUT_S
+        )
+        listed = answer.config.parameters[_FEATURES_PARAMETER].string_value
+        return frozenset(part.strip() for part in listed.split(",") if part.strip())
+
+    def _let_end(self, call: Any) -> None:
+        # A call that is dropped before Triton closed it counts as cancelled there; hold it until then.
+        if not call.done():
+            self._ending.add(call)
+            call.add_done_callback(self._ending.discard)
+
+    async def _status_of(self, call: Any) -> AutoglmError:
+        return self._translated(
+            grpc.aio.AioRpcError(
+                await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+        )
+
+    def _translated(self, error: grpc.aio.AioRpcError) -> AutoglmError:
+        known = from_wire_text(error.details() or "")
+        if known is not None:
+            return known
+        _log.warning(
+            "Triton call failed", extra={"triton": self.address, "code": error.code().name, "details": error.details()}
+        )
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError("the request took too long")
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return PayloadTooLargeError("the request is larger than the model server takes")
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return UnavailableError("the model server is not reachable")
+        return InternalError("the model server failed")
+
+
+def _infer_request(request: ChatRequest) -> Any:
+    message = pb.ModelInferRequest(model_name=AUTOGLM_PHONE.model, id=request.request_id)
+    for name, tensor in chat_to_tensors(request).items():
+        message.inputs.add(name=name, datatype=_DTYPES[name], shape=tensor.shape)
+        message.raw_input_contents.append(
+            b"".join(len(item).to_bytes(4, "little") + item for item in tensor)
+            if _DTYPES[name] == "BYTES"
+            else tensor.tobytes()
+        )
+    traceparent = current_traceparent()
+    if traceparent is not None:
+        message.parameters["traceparent"].string_param = traceparent
+    return message
+
+
+def _event(message: Any) -> StreamEvent | None:
+    """None for a message without tensors, which only marks the end of the stream."""
+    if message is grpc.aio.EOF:
+        return Failed(error=InternalError("the model server ended the stream too soon"))
+    if message.error_message:
+        return Failed(error=_model_error(message.error_message))
+    response = message.infer_response
+    if not response.outputs:
+        return None
+    tensors: Tensors = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        if output.datatype == "BYTES":
+            tensors[output.name] = bytes_tensor(_split_bytes(raw))
+        else:
+            tensors[output.name] = np.frombuffer(raw, dtype=_NUMPY[output.datatype])
+    return event_from_tensors(tensors)
+
+
+def _split_bytes(raw: bytes) -> list[bytes]:
+    items: list[bytes] = []
+    position = 0
+    while position < len(raw):
+        start = position + 4
+        position = start + int.from_bytes(raw[position:start], "little")
+        items.append(raw[start:position])
+    return items
+
+
+def _model_error(text: str) -> AutoglmError:
+    known = from_wire_text(text)
+    if known is not None:
+        return known
+    _log.warning("Triton refused or failed", extra={"details": text[:2000]})
+    if "unknown model" in text or "is not ready" in text or "unavailable" in text.lower():
+        return UnavailableError("the model is not ready")
+    return InternalError("the model server failed")

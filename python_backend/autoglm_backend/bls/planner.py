@@ -1,0 +1,181 @@
+"""Which parts of the graph a request runs: a pure function of the request, the checkpoint and the deployment's profile."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoglm_backend.models.config import CheckpointError
+from autoglm_protocol.chat import ChatRequest, Role
+from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
+
+TOKENS_PER_REASONING_STEP = 32
+"""A step is about one sentence of thought; `max_reasoning_steps` counts in it, the decoder in tokens."""
+DIRECT_TEXT_CHARACTERS = 120
+DIRECT_TEXT = "direct_text"
+
+_IDENTITY = re.compile(r"who are you|what are you|what(?:'s| is) your name|你是谁|你叫什么|你是什么", re.IGNORECASE)
+_QUESTION = re.compile(
+    r"[?？]|\b(?:who|what|when|where|why|how|which|whose)\b|[吗呢谁]|什么|怎么|怎样|为何|哪|几[个点]|多少", re.IGNORECASE
+)
+_SCREEN_INFO_TITLE = "** Screen Info **"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    num_layers: int
+    exits: tuple[int, ...] = ()
+    """Depths below num_layers that have an exit head."""
+    auto_depths: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Depth by class of request, where the checkpoint's makers have measured that it is enough."""
+    has_speech: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    num_images: int
+    num_audios: int
+    last_user_text: str
+    depth: int | str | None = None
+    exit: str | None = None
+    max_reasoning_tokens: int | None = None
+    max_reasoning_steps: int | None = None
+
+    @classmethod
+    def of(cls, request: ChatRequest) -> RequestFacts:
+        user_texts = [message.text for message in request.messages if message.role is Role.USER]
+        options = request.options
+        return cls(
+            num_images=len(request.images),
+            num_audios=len(request.audios),
+            last_user_text=user_texts[-1] if user_texts else "",
+            depth=options.depth,
+            exit=options.exit,
+            max_reasoning_tokens=options.max_reasoning_tokens,
+            max_reasoning_steps=options.max_reasoning_steps,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The deployment's say."""
+
+    dynamic_graph: bool = True
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Profile:
+        """ENABLE_DYNAMIC_GRAPH, on unless it says otherwise. Raises ValueError for a value that is neither."""
+        value = environment.get("ENABLE_DYNAMIC_GRAPH", "true").strip().lower()
+        if value in ("true", "1", "yes", "on", ""):
+            return cls(dynamic_graph=True)
+        if value in ("false", "0", "no", "off"):
+            return cls(dynamic_graph=False)
+        raise ValueError(f"ENABLE_DYNAMIC_GRAPH is {value!r}, must be True or False")
+
+
+def plan(request: RequestFacts, checkpoint: CheckpointFacts, profile: Profile) -> ExecutionPlan:
+    """The plan of one request. Raises InvalidRequestError naming `depth`, `exit`, `messages` or the reasoning field."""
+    if request.num_audios and not checkpoint.has_speech:
+        raise InvalidRequestError("this checkpoint has no speech encoder, so it takes no audio", param="messages")
+    wanted = parse_depth(request.depth, checkpoint.exits, checkpoint.num_layers)
+    _check_exit(request.exit)
+    budget = _reasoning_budget(request)
+    if not profile.dynamic_graph:
+        depth, reason = checkpoint.num_layers, "dynamic graph off"
+    elif wanted is not None:
+        depth, reason = wanted, "requested"
+    else:
+        depth, reason = _auto_depth(request, checkpoint)
+    return ExecutionPlan(
+        enabled=profile.dynamic_graph,
+        run_vision=request.num_images > 0 or not profile.dynamic_graph,
+        run_speech=checkpoint.has_speech and (request.num_audios > 0 or not profile.dynamic_graph),
+        num_layers=checkpoint.num_layers,
+        depth=depth,
+        exit_mode=ExitMode.FIXED,
+        reason=reason,
+        reasoning_budget_tokens=budget,
+    )
+
+
+def is_direct_command(text: str) -> bool:
+    """Whether a user's text is a short command, or asks who the assistant is; the JSON that phone agents add is ignored."""
+    command = without_screen_info(text)
+    if not command or len(command) > DIRECT_TEXT_CHARACTERS:
+        return False
+    return _IDENTITY.search(command) is not None or _QUESTION.search(command) is None
+
+
+def without_screen_info(text: str) -> str:
+    """A user's text without what phone agents append: the title line and the JSON object with the current app."""
+    text = text.strip()
+    start = text.rfind('{"current_app"')
+    if start >= 0 and text.endswith("}") and _is_json(text[start:]):
+        text = text[:start].rstrip()
+    return text.removesuffix(_SCREEN_INFO_TITLE).rstrip()
+
+
+def load_checkpoint_facts(checkpoint_dir: Path, num_layers: int) -> CheckpointFacts:
+    """Read the sidecars' descriptions. Raises CheckpointError naming the file."""
+    path = checkpoint_dir / "exits" / "exits.json"
+    has_speech = (checkpoint_dir / "speech" / "speech_config.json").exists()
+    if not path.exists():
+        return CheckpointFacts(num_layers=num_layers, has_speech=has_speech)
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        exits = tuple(sorted(int(depth) for depth in raw["depths"]))
+        auto = {str(name): int(depth) for name, depth in raw.get("auto", {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a description of exits ({error!r})") from error
+    for name, depth in auto.items():
+        if depth not in (*exits, num_layers):
+            raise CheckpointError(f"{path}: auto.{name} is {depth}, which is no exit")
+    return CheckpointFacts(num_layers=num_layers, exits=exits, auto_depths=auto, has_speech=has_speech)
+
+
+def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int, str]:
+    shallow = checkpoint.auto_depths.get(DIRECT_TEXT)
+    if shallow is None:
+        return checkpoint.num_layers, "auto: this checkpoint names no shallower depth"
+    if request.num_images or request.num_audios:
+        return checkpoint.num_layers, "auto: media"
+    if not is_direct_command(request.last_user_text):
+        return checkpoint.num_layers, "auto: no short direct command"
+    return shallow, "auto: short direct command"
+
+
+def _check_exit(value: str | None) -> None:
+    if value is None or value == ExitMode.FIXED.value:
+        return
+    if value in (ExitMode.LOSSLESS.value, ExitMode.CERTIFIED.value):
+        raise InvalidRequestError(f'exit "{value}" is not available on this checkpoint, only "fixed" is', param="exit")
+    modes = ", ".join(f'"{mode.value}"' for mode in ExitMode)
+    raise InvalidRequestError(f"exit is {value!r}, must be one of {modes}", param="exit")
+
+
+def _reasoning_budget(request: RequestFacts) -> int | None:
+    limits: list[int] = []
+    for name, value, tokens in (
+        ("max_reasoning_tokens", request.max_reasoning_tokens, 1),
+        ("max_reasoning_steps", request.max_reasoning_steps, TOKENS_PER_REASONING_STEP),
+    ):
+        if value is None:
+            continue
+        # raw Triton clients can send anything here
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequestError(f"{name} is {value!r}, must be a whole number from 0", param=name)
+        limits.append(value * tokens)
+    return min(limits, default=None)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The vision and speech encoders as services: checked tensors in, embeddings out."""
