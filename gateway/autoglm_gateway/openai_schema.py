@@ -73,11 +73,7 @@ def refuse_unsupported(fields: JsonFields) -> None:
 def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozenset[str] = frozenset()) -> ChatDraft:
     """Everything but model and messages; other endpoints name their own fields in `known`."""
     sampling = _sampling(fields)
-    for name, asked in (("n", sampling.n > 1), ("logprobs", sampling.logprobs)):
-        if asked and name not in features:
-            raise InvalidRequestError(
-                f"{name} is not supported by this server", code="unsupported_parameter", param=name
-            )
+    check_features(sampling, features)
     stream = fields.flag("stream", False)
     stream_options = fields.section("stream_options")
     if stream_options is not None and not stream:
@@ -94,6 +90,15 @@ def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozen
         continuous_usage=continuous,
         ignored_fields=tuple(sorted(fields.raw.keys() - _KNOWN - known)),
     )
+
+
+def check_features(sampling: SamplingParams, features: frozenset[str]) -> None:
+    """Raises InvalidRequestError for what this backend would ignore."""
+    for name, asked in (("n", sampling.n > 1), ("logprobs", sampling.logprobs)):
+        if asked and name not in features:
+            raise InvalidRequestError(
+                f"{name} is not supported by this server", code="unsupported_parameter", param=name
+            )
 
 
 def _sampling(fields: JsonFields) -> SamplingParams:

@@ -19,6 +19,7 @@ from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
+from autoglm_gateway.triton_backend import TritonBackend
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -71,7 +72,9 @@ async def serve(settings: Settings) -> None:
 
 
 def _backend(settings: Settings) -> Backend:
-    return FakeBackend(settings.fake_knobs)
+    if settings.fake:
+        return FakeBackend(settings.fake_knobs)
+    return TritonBackend(settings.triton_grpc[0])
 
 
 class _HttpServer(uvicorn.Server):

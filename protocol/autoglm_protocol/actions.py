@@ -82,7 +82,7 @@ def parse_action(text: str) -> Action:
         raise ActionError(f"arguments must be literals: {text[:80]!r}") from error
     if node.func.id == "finish":
         if not isinstance(arguments.get("message"), str):
-            raise ActionError("finish needs message=\"...\"")
+            raise ActionError('finish needs message="..."')
         return Action(name="finish", arguments=arguments)
     if node.func.id != "do":
         raise ActionError(f"{node.func.id} is neither do nor finish")

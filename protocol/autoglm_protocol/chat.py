@@ -58,7 +58,7 @@ class ChatOptions:
     enable_thinking: bool = True
     max_reasoning_tokens: int | None = None
     max_reasoning_steps: int | None = None
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     priority: int = 0

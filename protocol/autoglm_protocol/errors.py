@@ -11,7 +11,7 @@
       RequestCancelledError  the caller went away                                      499  CANCELLED
       InternalError          our own fault; the message says nothing of the inside     500  INTERNAL
 
-An error crosses Triton as text: `wire_text` writes code and field behind the sentence, `from_wire_text` reads them back.
+An error crosses Triton as text: `wire_text` writes code and field behind the sentence, `from_wire_text` reads both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 
 
 class AutoglmError(Exception):
-    """A refusal that a caller sees: one sentence, a stable code, and the field it is about (None when it is about none)."""
+    """A refusal that a caller sees: one sentence, a stable code, and the field it is about (None: no field)."""
 
     http_status = 500
     grpc_code = "INTERNAL"

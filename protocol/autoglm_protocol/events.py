@@ -67,7 +67,7 @@ class Started:
     """The request was admitted, planned and encoded; generation begins."""
 
     usage: Usage
-    dynamic_graph: Mapping[str, Any] = field(default_factory=dict)
+    dynamic_graph: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Finished:
 
     finish_reason: FinishReason
     usage: Usage
-    dynamic_graph: Mapping[str, Any] = field(default_factory=dict)
+    dynamic_graph: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,8 @@ TerminalEvent = Finished | Cancelled | Failed
 class Choice:
     index: int
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list[int])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     finish_reason: FinishReason = FinishReason.STOP
 
 
@@ -132,7 +132,7 @@ class Completion:
 
 
 async def fold(events: AsyncIterator[StreamEvent]) -> Completion:
-    """The non-streaming answer. Raises the error of a Failed stream; RequestCancelledError is the caller's own doing."""
+    """The non-streaming answer. Raises a Failed stream's error; RequestCancelledError is the caller's own doing."""
     choices: dict[int, Choice] = {}
     async for event in events:
         if isinstance(event, TokenDelta):

@@ -52,14 +52,13 @@ class ExecutionPlan:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ExecutionPlan:
-        return cls(**{**raw, "exit_mode": ExitMode(raw["exit_mode"])})
+        fields: dict[str, Any] = {**raw, "exit_mode": ExitMode(raw["exit_mode"])}
+        return cls(**fields)
 
     def log_lines(self, *, has_images: bool, has_audio: bool) -> tuple[str, ...]:
         """The lines that operators of this model know from its guides."""
         path = "full" if self.depth == self.num_layers else "shallow"
-        vision = (
-            "Loading ViT encoder for image processing" if self.run_vision else "Skipping ViT encoder (no image)"
-        )
+        vision = "Loading ViT encoder for image processing" if self.run_vision else "Skipping ViT encoder (no image)"
         speech = (
             "Loading speech encoder for audio processing" if self.run_speech else "Skipping speech encoder (no audio)"
         )

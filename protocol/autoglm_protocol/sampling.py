@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from autoglm_protocol.errors import InvalidRequestError
 
@@ -27,7 +27,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     seed: int | None = None
     max_tokens: int | None = None
     """None: as much as the context leaves."""
@@ -76,7 +76,7 @@ class SamplingParams:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> SamplingParams:
-        """Inverse of `to_json`, also for hand-written JSON. Raises InvalidRequestError for unknown or mistyped fields."""
+        """Inverse of `to_json`, also of hand-written JSON. Raises InvalidRequestError for unknown or mistyped fields."""
         known: dict[str, Any] = {}
         for name, value in raw.items():
             if name not in _FIELDS:
@@ -119,7 +119,7 @@ def _typed(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise wrong
         try:
-            return {int(token): float(bias) for token, bias in value.items()}
+            return {int(token): float(bias) for token, bias in cast("Mapping[Any, Any]", value).items()}
         except (TypeError, ValueError):
             raise wrong from None
     if name == "allowed_token_ids" and value is None:
@@ -127,7 +127,9 @@ def _typed(name: str, value: Any) -> Any:
     if name == "stop" and isinstance(value, str):
         return (value,)
     element = str if name in ("stop", "bad_words") else int
-    if not isinstance(value, list | tuple) or not all(isinstance(v, element) and not isinstance(v, bool) for v in value):
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(v, element) and not isinstance(v, bool) for v in value
+    ):
         raise wrong
     return tuple(value)
 

@@ -80,8 +80,8 @@ AUTOGLM_PHONE = ModelContract(
             dtype="BYTES",
             dims=(1,),
             meaning="JSON list of chat messages; content is a string or a list of parts "
-            '{"type": "text", "text": ...}, {"type": "image", "index": i}, {"type": "audio", "index": i, "format": ...}; '
-            "without parts of media type, images and then audios are put in front of the last user message",
+            '{"type": "text", "text": ...}, {"type": "image", "index": i}, {"type": "audio", "index": i, "format": ...}'
+            "; without parts of media type, images and then audios are put in front of the last user message",
         ),
         TensorSpec(name="images", dtype="BYTES", dims=(-1,), optional=True, meaning="PNG, JPEG or WebP files"),
         TensorSpec(name="audios", dtype="BYTES", dims=(-1,), optional=True, meaning="WAV or MP3 files"),
@@ -113,9 +113,7 @@ VISION_ENCODER = ModelContract(
             dims=(-1, -1),
             meaning="Normalised pixels [patches, channels * 2 * 14 * 14] in 2x2 merge order, pictures end to end",
         ),
-        TensorSpec(
-            name="grids", dtype="INT32", dims=(-1, 2), meaning="Rows and columns of each picture in patches"
-        ),
+        TensorSpec(name="grids", dtype="INT32", dims=(-1, 2), meaning="Rows and columns of each picture in patches"),
     ),
     outputs=(
         TensorSpec(
@@ -130,9 +128,7 @@ SPEECH_ENCODER = ModelContract(
     inputs=(
         TensorSpec(name="mel", dtype="FP32", dims=(-1, -1), meaning="Log-mel [frames of 10 ms, mel bands] of one clip"),
     ),
-    outputs=(
-        TensorSpec(name="embeddings", dtype="FP32", dims=(-1, -1), meaning="[speech tokens, hidden]"),
-    ),
+    outputs=(TensorSpec(name="embeddings", dtype="FP32", dims=(-1, -1), meaning="[speech tokens, hidden]"),),
 )
 
 TEXT_DECODER = ModelContract(

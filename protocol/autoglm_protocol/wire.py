@@ -73,7 +73,7 @@ def chat_to_tensors(request: ChatRequest) -> Tensors:
 
 
 def chat_from_tensors(tensors: Mapping[str, np.ndarray], *, request_id: str, model: str) -> ChatRequest:
-    """Read a request as `chat_to_tensors` or a raw Triton client wrote it. Raises InvalidRequestError naming the field."""
+    """Read what `chat_to_tensors` or a raw Triton client wrote. Raises InvalidRequestError naming the field."""
     images = [as_bytes(item) for item in tensors.get("images", ())]
     audios = [as_bytes(item) for item in tensors.get("audios", ())]
     raw_messages = read_json(tensors, "messages", None)
@@ -207,7 +207,9 @@ def _message(raw: Any, index: int, images: list[bytes], audios: list[bytes]) -> 
         role = Role(raw.get("role"))
     except ValueError:
         roles = ", ".join(r.value for r in Role)
-        raise InvalidRequestError(f"{where}.role is {raw.get('role')!r}, must be one of {roles}", param=f"{where}.role") from None
+        raise InvalidRequestError(
+            f"{where}.role is {raw.get('role')!r}, must be one of {roles}", param=f"{where}.role"
+        ) from None
     content = raw.get("content")
     if isinstance(content, str):
         return Message(role=role, parts=(TextPart(text=content),))

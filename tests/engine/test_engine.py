@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.random_checkpoint import IMAGE_ID, Shape, random_checkpoint
 
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
@@ -22,7 +23,6 @@ from autoglm_protocol.events import Cancelled, Finished, StreamEvent, TokenDelta
 from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.wire import DecodeRequest
-from tests.random_checkpoint import IMAGE_ID, Shape, random_checkpoint
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
 
@@ -51,11 +51,19 @@ class Stream:
         return self.events[-1]
 
 
-def ask(tag: str, ids: np.ndarray, *, depth: int | None = None, sampling: SamplingParams = GREEDY, **media) -> DecodeRequest:
+def ask(
+    tag: str, ids: np.ndarray, *, depth: int | None = None, sampling: SamplingParams = GREEDY, **media
+) -> DecodeRequest:
     plan = None
     if depth is not None:
         plan = ExecutionPlan(
-            enabled=True, run_vision=False, run_speech=False, num_layers=4, depth=depth, exit_mode=ExitMode.FIXED, reason=""
+            enabled=True,
+            run_vision=False,
+            run_speech=False,
+            num_layers=4,
+            depth=depth,
+            exit_mode=ExitMode.FIXED,
+            reason="",
         )
     return DecodeRequest(tag=tag, prompt_ids=ids, sampling=sampling, plan=plan, **media)
 
@@ -141,9 +149,7 @@ def test_images_take_the_positions_that_transformers_gives_them(tmp_path: Path) 
         )[0, len(ids) :].tolist()
     engine, stream = service(tmp_path, max_step_tokens=7), Stream()
     sampling = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
-    engine.add(
-        ask("a", ids, sampling=sampling, image_grids=tuple(grids), embeddings_MD=embeddings.numpy()), stream
-    )
+    engine.add(ask("a", ids, sampling=sampling, image_grids=tuple(grids), embeddings_MD=embeddings.numpy()), stream)
     assert stream.ids() == expected
     engine.shutdown()
 
@@ -210,9 +216,7 @@ def test_equal_text_over_another_image_is_another_prefix(checkpoint: Path) -> No
     for tag in ("cat", "dog"):
         stream = Stream()
         pixels = rng.standard_normal((4, 64)).astype(np.float32)
-        engine.add(
-            ask(tag, ids, image_grids=((2, 2),), embeddings_MD=pixels, media_hashes=(tag.encode(),)), stream
-        )
+        engine.add(ask(tag, ids, image_grids=((2, 2),), embeddings_MD=pixels, media_hashes=(tag.encode(),)), stream)
         answers.append(stream.ids())
         end = stream.end()
         assert isinstance(end, Finished)
@@ -224,7 +228,9 @@ def test_equal_text_over_another_image_is_another_prefix(checkpoint: Path) -> No
 
 def test_abort_frees_the_blocks_and_ends_in_cancelled(checkpoint: Path) -> None:
     engine, stream = service(checkpoint), Stream()
-    engine.add(ask("gone", prompt(8, 0), sampling=SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)), stream)
+    engine.add(
+        ask("gone", prompt(8, 0), sampling=SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)), stream
+    )
     assert stream.first_token.wait(60)
     engine.abort("gone")
     assert stream.end() == Cancelled()

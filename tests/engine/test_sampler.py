@@ -89,7 +89,9 @@ def test_the_last_uniform_never_lands_on_an_impossible_token() -> None:
 def test_logprobs_are_those_of_the_raw_distribution() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0]])
     raw = torch.log_softmax(logits[0], -1)
-    (answer,) = sample([row(SamplingParams(temperature=0.0, logprobs=True, top_logprobs=2, logit_bias={0: 50.0}))], logits)
+    (answer,) = sample(
+        [row(SamplingParams(temperature=0.0, logprobs=True, top_logprobs=2, logit_bias={0: 50.0}))], logits
+    )
     assert answer.token == 0
     assert answer.logprob == pytest.approx(float(raw[0]))
     assert [token for token, _ in answer.top] == [1, 2]

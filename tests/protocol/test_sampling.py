@@ -33,7 +33,14 @@ def test_out_of_range_names_the_field_and_the_bound(field: str, value: float) ->
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", "hot"), ("temperature", True), ("max_tokens", 1.5), ("stop", [1]), ("logit_bias", [1]), ("n", None)],
+    [
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("max_tokens", 1.5),
+        ("stop", [1]),
+        ("logit_bias", [1]),
+        ("n", None),
+    ],
 )
 def test_a_wrong_type_names_the_field(field: str, value: object) -> None:
     with pytest.raises(InvalidRequestError) as refusal:

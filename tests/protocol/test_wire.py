@@ -5,7 +5,16 @@ import pytest
 
 from autoglm_protocol.chat import AudioPart, ChatOptions, ChatRequest, ImagePart, Message, Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.events import Cancelled, ChoiceFinished, Finished, FinishReason, Started, TokenDelta, TokenLogprob, Usage
+from autoglm_protocol.events import (
+    Cancelled,
+    ChoiceFinished,
+    Finished,
+    FinishReason,
+    Started,
+    TokenDelta,
+    TokenLogprob,
+    Usage,
+)
 from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.tensors import AUTOGLM_PHONE, TEXT_DECODER, VISION_ENCODER, bytes_tensor, json_tensor
@@ -26,7 +35,10 @@ def test_a_request_with_media_survives_the_wire() -> None:
         model="m",
         messages=(
             Message(role=Role.SYSTEM, parts=(TextPart(text="be brief"),)),
-            Message(role=Role.USER, parts=(ImagePart(data=b"\x00png\x00"), TextPart(text="点击"), AudioPart(data=b"RIFF", format="wav"))),
+            Message(
+                role=Role.USER,
+                parts=(ImagePart(data=b"\x00png\x00"), TextPart(text="点击"), AudioPart(data=b"RIFF", format="wav")),
+            ),
         ),
         sampling=SamplingParams(temperature=0.0, stop=("\n",)),
         options=ChatOptions(depth=6, enable_thinking=False),
@@ -38,7 +50,9 @@ def test_a_request_with_media_survives_the_wire() -> None:
 
 def test_media_without_parts_go_before_the_last_user_text() -> None:
     tensors = {
-        "messages": json_tensor([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]),
+        "messages": json_tensor(
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+        ),
         "images": bytes_tensor([b"png"]),
     }
     request = chat_from_tensors(tensors, request_id="r", model="m")
@@ -80,7 +94,11 @@ def test_broken_json_names_the_tensor() -> None:
         TokenDelta(
             text="",
             token_ids=(7,),
-            logprobs=(TokenLogprob(token_id=7, token="\ufffd", raw=b"\xe4", logprob=-0.5, top=((7, "\ufffd", b"\xe4", -0.5),)),),
+            logprobs=(
+                TokenLogprob(
+                    token_id=7, token="\ufffd", raw=b"\xe4", logprob=-0.5, top=((7, "\ufffd", b"\xe4", -0.5),)
+                ),
+            ),
         ),
         ChoiceFinished(index=1, finish_reason=FinishReason.LENGTH),
         Finished(finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=2), dynamic_graph={}),
@@ -93,7 +111,13 @@ def test_every_event_survives_the_wire(event: object) -> None:
 
 def test_a_decode_request_survives_the_wire() -> None:
     plan = ExecutionPlan(
-        enabled=True, run_vision=True, run_speech=False, num_layers=24, depth=6, exit_mode=ExitMode.FIXED, reason="asked"
+        enabled=True,
+        run_vision=True,
+        run_speech=False,
+        num_layers=24,
+        depth=6,
+        exit_mode=ExitMode.FIXED,
+        reason="asked",
     )
     request = DecodeRequest(
         tag="t",
@@ -109,7 +133,13 @@ def test_a_decode_request_survives_the_wire() -> None:
     back = decode_from_tensors(tensors)
     np.testing.assert_array_equal(back.prompt_ids, request.prompt_ids)
     np.testing.assert_array_equal(back.embeddings_MD, request.embeddings_MD)
-    assert (back.tag, back.image_grids, back.media_hashes, back.plan, back.priority) == ("t", ((1, 2),), (b"\x01",), plan, 2)
+    assert (back.tag, back.image_grids, back.media_hashes, back.plan, back.priority) == (
+        "t",
+        ((1, 2),),
+        (b"\x01",),
+        plan,
+        2,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Key/value blocks: who owns which, who shares a prefix, what may be evicted. Pure Python, no torch.
 
-Every segment of layers has a pool of its own, so a shallow request never reserves deep memory. A block is in exactly one
-of three places: free, owned (reference count > 0), or cached (count 0, content kept for a later prefix hit, evicted
+Every segment of layers has a pool of its own, so a shallow request never reserves deep memory. A block is in exactly
+one of three places: free, owned (reference count > 0), or cached (count 0, content kept for a later prefix hit, evicted
 least recently used first). Only full blocks of exact keys and values are ever published.
 """
 

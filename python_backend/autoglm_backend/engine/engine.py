@@ -1,7 +1,7 @@
 """The engine loop: take requests, run steps, hand out tokens. It moves data between parts and decides nothing.
 
-One thread owns every sequence, block and tensor; other threads only leave requests and aborts in an inbox. `emit` runs in
-that thread and must not block. Every accepted request gets exactly one terminal event.
+One thread owns every sequence, block and tensor; other threads only leave requests and aborts in an inbox. `emit` runs
+in that thread and must not block. Every accepted request gets exactly one terminal event.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Engine:
         self._thread.start()
 
     def add(self, request: EngineRequest, emit: Emit) -> None:
-        """Queue a request from any thread. Raises OverloadedError when the queue is full, UnavailableError when stopping."""
+        """Queue a request from any thread. Raises OverloadedError for a full queue, UnavailableError when stopping."""
         with self._wake:
             if self._stopping:
                 raise UnavailableError("the server is shutting down")
@@ -147,9 +147,7 @@ class Engine:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(
-                    lambda: self._stopping or self._inbox or self._aborts or self._scheduler.has_work
-                )
+                self._wake.wait_for(lambda: self._stopping or self._inbox or self._aborts or self._scheduler.has_work)
                 if self._stopping:
                     break
                 arrivals, self._inbox = self._inbox, []

@@ -65,7 +65,9 @@ class SegmentTables:
     prefills: tuple[PrefillRow, ...]
 
 
-def segment_tables(rows: Seq[Row], segment: int, block_tokens: int, device: torch.device, dtype: torch.dtype) -> SegmentTables:
+def segment_tables(
+    rows: Seq[Row], segment: int, block_tokens: int, device: torch.device, dtype: torch.dtype
+) -> SegmentTables:
     """Tables of the rows (in token order) that run this segment."""
     write: list[int] = []
     decode_at: list[int] = []

@@ -1,8 +1,8 @@
 """Who runs next: waiting and running sequences, prefill chunks, preemption by recompute, ageing. Pure Python, no torch.
 
 Each step first gives every decoding sequence its one token, then spends what is left of the token budget on prefill
-chunks, so a long prompt slows other streams by at most one budget's worth. When blocks run out, the least urgent running
-sequence gives its blocks back and is run again later from its tokens.
+chunks, so a long prompt slows other streams by at most one budget's worth. When blocks run out, the least urgent
+running sequence gives its blocks back and is run again later from its tokens.
 """
 
 from __future__ import annotations

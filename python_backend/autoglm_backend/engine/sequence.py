@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -136,4 +138,4 @@ class Sequence:
 def segment_spans(exits: Seq[int], num_layers: int) -> tuple[tuple[int, int], ...]:
     """Layer spans between exits: exits (6, 12) of 24 layers -> (0, 6), (6, 12), (12, 24)."""
     borders = [0, *sorted({e for e in exits if 0 < e < num_layers}), num_layers]
-    return tuple(zip(borders, borders[1:], strict=False))
+    return tuple(itertools.pairwise(borders))

@@ -36,7 +36,12 @@ class DecoderService:
     """The text decoder as the rest of the system uses it: add, abort, stats, shutdown."""
 
     def __init__(
-        self, engine: Engine, config: ModelConfig, options: EngineOptions, exits: tuple[int, ...], media_ids: frozenset[int]
+        self,
+        engine: Engine,
+        config: ModelConfig,
+        options: EngineOptions,
+        exits: tuple[int, ...],
+        media_ids: frozenset[int],
     ) -> None:
         self._engine = engine
         self.config = config
@@ -151,7 +156,7 @@ class DecoderService:
                 f"embeddings has width {embeddings.shape[1]}, expected {self.config.text.hidden_size}",
                 param="embeddings",
             )
-        # One key for all media of a prompt: what the caller said of its content, or a hash of the embeddings themselves.
+        # One key for all media of a prompt: what the caller said of its content, or the embeddings themselves.
         digest = hashlib.blake2b(digest_size=16)
         if wanted:
             for item in request.media_hashes or (embeddings.tobytes() if embeddings is not None else b"",):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return asyncio.run(_serve(options, report))
     except LaunchError as error:
-        print(f"[ERROR] {error}", file=sys.stderr)
+        report.refused(str(error))
         return 2
     except ChildDied as death:
         report.died(str(death), death.last_lines)

@@ -10,9 +10,10 @@ from typing import TextIO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Writes to `out` at once, so that a pipe sees a line when it happens."""
+    """Writes to `out` and `errors` at once, so that a pipe sees a line when it happens."""
 
     out: TextIO = field(default_factory=lambda: sys.stdout)
+    errors: TextIO = field(default_factory=lambda: sys.stderr)
     started_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -35,6 +36,8 @@ class Report:
         self.line("[INFO] OpenAI-compatible endpoint enabled at /v1/chat/completions")
 
     def died(self, message: str, last_lines: tuple[str, ...]) -> None:
-        self.line(f"[ERROR] {message}; its last lines:")
-        for text in last_lines:
-            self.line(f"    {text}")
+        lines = [f"{message}; its last lines:", *last_lines] if last_lines else [f"{message} and wrote nothing."]
+        self.refused("\n    ".join(lines))
+
+    def refused(self, message: str) -> None:
+        print(f"[ERROR] {message}", file=self.errors, flush=True)

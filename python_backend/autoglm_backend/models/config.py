@@ -38,11 +38,13 @@ class TextConfig:
     def __post_init__(self) -> None:
         if sum(self.mrope_section) * 2 != self.rotary_dim:
             raise CheckpointError(
-                f"config.json: mrope_section {list(self.mrope_section)} must sum to half of the rotary dimension {self.rotary_dim}"
+                f"config.json: mrope_section {list(self.mrope_section)} must sum to half of "
+                f"the rotary dimension {self.rotary_dim}"
             )
         if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
             raise CheckpointError(
-                f"config.json: {self.num_heads} heads with {self.num_kv_heads} KV heads do not divide hidden_size {self.hidden_size}"
+                f"config.json: {self.num_heads} heads with {self.num_kv_heads} KV heads do not divide "
+                f"hidden_size {self.hidden_size}"
             )
 
     @property

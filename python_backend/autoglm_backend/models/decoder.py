@@ -1,7 +1,7 @@
 """The GLM-4.1V text decoder: four norms a layer, partial interleaved M-RoPE, grouped-query attention, fused gate/up.
 
-One primitive, `run_span(first, last, ...)`, runs layers [first, last) over ragged rows laid end to end. Depth, masks and
-KV caches belong to the caller through `attend`, so training, the engine and the tests share these very layers.
+One primitive, `run_span(first, last, ...)`, runs layers [first, last) over ragged rows laid end to end. Depth, masks
+and KV caches belong to the caller through `attend`, so training, the engine and the tests share these very layers.
 Reference: transformers' `Glm4vTextModel` (logits equal within float32 rounding, `tests/models/test_parity.py`).
 
 Shape legend: T tokens, D hidden, H heads, G KV heads, d head dimension, V vocabulary.

@@ -30,7 +30,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # Statistics in float32, product in the weight's type: the order that transformers' checkpoints were trained with.
+        # Statistics in float32, product in the weight's type: the order that checkpoints were trained with.
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)

@@ -40,7 +40,9 @@ class VisionAttention(nn.Module):
             return self.proj(out_BHPd.transpose(1, 2).flatten(2).flatten(0, 1))
         pictures: list[Tensor] = []
         for q, k, v in zip(*(x.split(list(patches_per_picture)) for x in (q_PHd, k_PHd, v_PHd)), strict=True):
-            out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None])
+            out = F.scaled_dot_product_attention(
+                q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+            )
             pictures.append(out[0].transpose(0, 1).flatten(1))
         return self.proj(torch.cat(pictures))
 

@@ -20,10 +20,23 @@ CLIPS_PER_SHARD = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
+class Line:
+    """What is said, the command family it belongs to, and the seed that draws its task again (None: no task)."""
+
     text: str
+    family: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    line: Line
     voice: Voice
     samples_T: NDArray[np.int16]
+
+    @property
+    def text(self) -> str:
+        return self.line.text
 
     @property
     def language(self) -> Language:
@@ -34,24 +47,24 @@ class Clip:
         return self.samples_T.astype(np.float32) / 32768
 
 
-TextSource = Callable[[random.Random, Split], str]
+LineSource = Callable[[random.Random, Split], Line]
 
 
-def build_shard(path: Path, source: TextSource, split: Split, seed: int, num_clips: int = CLIPS_PER_SHARD) -> None:
-    """Speak `num_clips` texts of `source` into `path`; an existing file is kept. Deterministic in (split, seed)."""
+def build_shard(path: Path, source: LineSource, split: Split, seed: int, num_clips: int = CLIPS_PER_SHARD) -> None:
+    """Speak `num_clips` lines of `source` into `path`; an existing file is kept. Deterministic in (split, seed)."""
     if path.exists():
         return
     rng = random.Random(f"{split}/{seed}")
     meta, waves = [], []
     while len(waves) < num_clips:
-        text, voice = source(rng, split), random_voice(rng, split)
+        line, voice = source(rng, split), random_voice(rng, split)
         try:
-            waves.append(synthesise(text, voice))
+            waves.append(synthesise(line.text, voice))
         except SynthesisError:
             if not waves:  # espeak-ng itself is missing or broken: say so at once
                 raise
             continue  # a text without anything to speak
-        meta.append({"text": text, "voice": asdict(voice)})
+        meta.append({"line": asdict(line), "voice": asdict(voice)})
     path.parent.mkdir(parents=True, exist_ok=True)
     ends = np.cumsum([len(wave) for wave in waves])
     # Written beside and moved: a shard that exists is whole.
@@ -65,13 +78,13 @@ def load_shard(path: Path) -> list[Clip]:
         samples, ends, meta = shard["samples"], shard["ends"], json.loads(str(shard["meta"]))
     starts = [0, *ends[:-1].tolist()]
     return [
-        Clip(text=entry["text"], voice=Voice(**entry["voice"]), samples_T=samples[start:end])
+        Clip(line=Line(**entry["line"]), voice=Voice(**entry["voice"]), samples_T=samples[start:end])
         for entry, start, end in zip(meta, starts, ends.tolist(), strict=True)
     ]
 
 
 def build_corpus(
-    directory: Path, name: str, source: TextSource, split: Split, num_shards: int, num_clips: int = CLIPS_PER_SHARD
+    directory: Path, name: str, source: LineSource, split: Split, num_shards: int, num_clips: int = CLIPS_PER_SHARD
 ) -> list[Path]:
     """Build (or find) shards `name`-`split`-NNN.npz and return their paths, printing progress."""
     paths = [directory / f"{name}-{split}-{index:03d}.npz" for index in range(num_shards)]

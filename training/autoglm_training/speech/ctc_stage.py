@@ -27,7 +27,8 @@ from autoglm_training.config.recipes import SPEECH
 from autoglm_training.speech.alphabet import Alphabet
 from autoglm_training.speech.batches import LengthBatches, augmented_batch, ctc_loss, learning_rate
 from autoglm_training.speech.clips import Clip, build_corpus, load_shard
-from autoglm_training.speech.practice import practice_text
+from autoglm_training.speech.heads import NamedHead
+from autoglm_training.speech.practice import command_line, practice_line
 from autoglm_training.speech.scoring import error_rates
 
 
@@ -39,7 +40,7 @@ class CtcTrainer:
     alphabet: Alphabet
     peak_lr: float
     encoder: SpeechEncoder = field(init=False)
-    head: nn.Linear = field(init=False)
+    head: NamedHead = field(init=False)
     parameters: list[nn.Parameter] = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
     step: int = 0
@@ -48,37 +49,29 @@ class CtcTrainer:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.encoder = SpeechEncoder(SPEECH)
-        self.head = nn.Linear(SPEECH.hidden_size, len(self.alphabet))
-        saved = self._load() if self.path.exists() else None
+        self.head = NamedHead(SPEECH.hidden_size, self.alphabet.characters)
+        saved = torch.load(self.path, weights_only=True) if self.path.exists() else None
+        same_head = saved is not None and self._restore(saved)
         # The projector is not part of this stage.
         self.parameters = [p for n, p in self.encoder.named_parameters() if not n.startswith("projector")]
         self.parameters += list(self.head.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.peak_lr, betas=(0.9, 0.98), weight_decay=0.01)
-        if saved is not None and saved["alphabet"] == self.alphabet.characters:
+        if saved is not None and same_head:
             self.optimizer.load_state_dict(saved["optimizer"])
 
     @property
     def path(self) -> Path:
         return self.out / "ctc.pt"
 
-    def _load(self) -> dict[str, Any]:
-        saved = torch.load(self.path, weights_only=True)
+    def _restore(self, saved: dict[str, Any]) -> bool:
         self.encoder.load_state_dict(saved["encoder"])
-        known = {character: index for index, character in enumerate(saved["alphabet"], start=1)}
-        with torch.no_grad():
-            for index, character in enumerate(("", *self.alphabet.characters)):
-                row = known.get(character) if index else 0
-                if row is not None:
-                    self.head.weight[index] = saved["head"]["weight"][row]
-                    self.head.bias[index] = saved["head"]["bias"][row]
         self.step, self.trained_s = saved["step"], saved["trained_s"]
-        return saved
+        return self.head.carry_over(saved["head"])
 
     def save(self) -> None:
         state = {
-            "alphabet": self.alphabet.characters,
             "encoder": self.encoder.state_dict(),
-            "head": self.head.state_dict(),
+            "head": self.head.saved(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "trained_s": self.trained_s,
@@ -134,7 +127,7 @@ def train(out: Path, shards: Sequence[Path], test_shards: Sequence[Path], minute
         if trainer.trained_s - saved_s > 120:
             saved_s = trainer.trained_s
             trainer.save()
-            report(out, trainer, test_clips[:200])
+            report(out, trainer, test_clips[::4])
     trainer.save()
     report(out, trainer, test_clips)
 
@@ -159,11 +152,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--shards", type=int, default=12)
+    parser.add_argument("--shards", type=int, default=16, help="thousands of practice clips, and as many commands")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    shards = build_corpus(options.out, "practice", practice_text, "train", options.shards)
-    test_shards = build_corpus(options.out, "practice", practice_text, "test", 1, 500)
+    shards, test_shards = [], []
+    for name, source in (("practice", practice_line), ("commands", command_line)):
+        shards += build_corpus(options.out, name, source, "train", options.shards)
+        test_shards += build_corpus(options.out, name, source, "test", 1, 500)
     train(options.out, shards, test_shards, options.minutes, options.lr)
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import random
 
+from autoglm_training.speech.clips import Line
 from autoglm_training.speech.synth import Split
 from autoglm_training.world.labels import (
     CAPTIONS,
-    LANGUAGES,
     MESSAGES,
     QUESTIONS,
     Language,
     is_chinese,
     label_vocabulary,
 )
+from autoglm_training.world.phrases import families, phrase
 
 CARRIERS: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -54,14 +55,23 @@ COMMANDS: dict[Language, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def practice_text(rng: random.Random, split: Split) -> str:
+def practice_line(rng: random.Random, split: Split) -> Line:
     """One text. Combinations of "train" and "test" are disjoint (by a hash of the text, one in ten is "test"); single
     labels, fixed commands and messages are in both, for a word that was never heard cannot be spelt."""
     while True:
         text, is_combination = _draw(rng, "en" if rng.random() < ENGLISH_SHARE else "zh")
         is_test = hashlib.sha256(text.encode()).digest()[0] % 10 == 0
         if not is_combination or is_test == (split == "test"):
-            return text
+            return Line(text=text)
+
+
+def command_line(rng: random.Random, split: Split) -> Line:
+    """A command of the phone world in any of its families, its slots filled with any labels."""
+    language: Language = "en" if rng.random() < ENGLISH_SHARE else "zh"
+    labels = [label for label in label_vocabulary() if is_chinese(label) == (language == "zh")]
+    slots = {name: rng.choice(labels) for name in "xkt"} | {"n": str(rng.randint(2, 30))}
+    family = rng.choice(families())
+    return Line(text=phrase(rng, family, language, split, slots), family=family)
 
 
 def _draw(rng: random.Random, language: Language) -> tuple[str, bool]:

@@ -47,7 +47,7 @@ def clean_batches(clips: Sequence[Clip], num_mels: int, size: int = 16) -> Itera
 @torch.no_grad()
 def error_rates(
     encoder: SpeechEncoder,
-    head: nn.Linear,
+    head: nn.Module,
     alphabet: Alphabet,
     clips: Sequence[Clip],
     examples: list[str] | None = None,

@@ -65,6 +65,8 @@ def random_voice(rng: random.Random, split: Split) -> Voice:
 def synthesise(text: str, voice: Voice) -> NDArray[np.int16]:
     """Samples [T] at 16 kHz of `text` spoken by `voice`. Chinese text is read in Mandarin whatever the accent, Latin
     words inside it in English by the same speaker. Raises SynthesisError."""
+    if text.isupper() and len(text) > 5:
+        text = text.lower()  # a shouted sentence would be spelt out
     parts = [_speak(run, language, voice) for run, language in _language_runs(text, voice.accent)]
     if not parts:
         raise SynthesisError(f"there is nothing to speak in {text!r}")

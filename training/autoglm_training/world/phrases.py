@@ -26,16 +26,31 @@ def families() -> tuple[str, ...]:
 
 @lru_cache(maxsize=None)
 def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
-    """The wordings a split may use. About 15 % of each family, chosen by hash, belong to the test split alone.
+    """The wordings a split may use. About 15 % of each family,
+    chosen by hash among the less common ones, belong to the test split alone.
 
     Raises:
         ValueError: no such family.
     """
     if family not in _CORES[language]:
         raise ValueError(f"no wordings for family {family!r} in {language}")
-    ordered = sorted(dict.fromkeys(_CORES[language][family]), key=lambda core: zlib.crc32(core.encode()))
-    held = max(1, math.ceil(TEST_SHARE * len(ordered)))
-    return tuple(ordered[:held] if split == "test" else ordered[held:])
+    cores = _CORES[language][family]
+    common = _common(language)
+    rare = sorted((core for core in cores if core not in common), key=lambda core: zlib.crc32(core.encode()))
+    held = rare[: max(1, math.ceil(TEST_SHARE * len(cores)))]
+    return tuple(held) if split == "test" else tuple(core for core in cores if core not in held)
+
+
+@lru_cache(maxsize=None)
+def _common(language: Language) -> frozenset[str]:
+    """Wordings everyone uses (the first third of a family) or that two families share: never held out."""
+    seen: set[str] = set()
+    kept: set[str] = set()
+    for cores in _CORES[language].values():
+        kept.update(cores[: max(1, len(cores) // 3)])
+        kept.update(core for core in cores if core in seen)
+        seen.update(cores)
+    return frozenset(kept)
 
 
 def phrase(

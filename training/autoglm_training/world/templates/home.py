@@ -75,7 +75,7 @@ def _widget(canvas: Canvas, top: float, ink: Colour) -> float:
     canvas.icon("search", box[0] + 24, top + 22, 18, (110, 112, 118))
     label = canvas.word(("Search here", "搜索内容"))
     canvas.text(label, box[0] + 42, top + 22, theme.body_px, (110, 112, 118))
-    canvas.element("field", label, box, group="fields")
+    canvas.element("field", label, box, group="fields", icon="search")
     return top + 60
 
 
@@ -93,4 +93,4 @@ def _app(
         canvas.text(app[0], cx, y + side / 2, round(side * 0.5), (255, 255, 255), bold=True, align="middle")
     canvas.text(app, cx, y + side + 12, canvas.theme.small_px, ink, align="middle", max_width=cell - 4)
     reach = max(side / 2, min(cell / 2 - 1, 30))
-    canvas.element("icon", app, (cx - reach, y, cx + reach, y + side + 22), box, group=group)
+    canvas.element("icon", app, (cx - reach, y - 2, cx + reach, y + side + 20), box, group=group, icon=_PICTURES.get(name))

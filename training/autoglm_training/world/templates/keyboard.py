@@ -59,7 +59,7 @@ def _letters(canvas: Canvas) -> None:
 def _key(canvas: Canvas, label: str, x: float, y: float, width: float) -> None:
     theme = canvas.theme
     box = (x + 2, y + 2, x + width - 2, y + 44)
-    canvas.fill(box, theme.card, 6)
+    canvas.fill(box, mix(theme.card, theme.ink, 0.16) if theme.dark else theme.card, 6)
     size = theme.small_px if len(label) > 1 else theme.body_px + 1
     canvas.text(label, x + width / 2, y + 23, size, align="middle")
     canvas.element("key", label, box, group="keys")

@@ -64,15 +64,13 @@ def search_field(canvas: Canvas, y: float, placeholder: str, height: float = 38)
     theme = canvas.theme
     box: Box = (theme.margin, y, canvas.width - theme.margin, y + height)
     surface = mix(theme.card, theme.ink, 0.06) if theme.card == canvas.background else theme.card
-    if not theme.dark and theme.card == (255, 255, 255):
-        surface = mix(theme.background, theme.ink, 0.05) if canvas.background == theme.card else theme.card
     canvas.fill(box, surface, height / 2)
     canvas.icon("search", box[0] + 20, y + height / 2, 17, theme.faint)
     typed = canvas.scene.typed
     ink = theme.ink if typed else theme.faint
     room = box[2] - box[0] - 52
     canvas.text(typed or placeholder, box[0] + 36, y + height / 2, theme.body_px, ink, max_width=room)
-    canvas.element("field", placeholder, box, value=typed, group="fields")
+    canvas.element("field", placeholder, box, value=typed, group="fields", icon="search")
     return y + height + 10
 
 
@@ -91,7 +89,7 @@ def bottom_tabs(canvas: Canvas, tabs: Sequence[tuple[str, str]], selected: int) 
         canvas.icon(kind, cx, top + 16, 20, colour)
         canvas.text(label, cx, top + 38, theme.small_px, colour, align="middle", max_width=width - 4)
         box = (index * width + 1, top + 2, (index + 1) * width - 1, canvas.bottom - 1)
-        canvas.element("tab", label, box, on=index == selected, group="tabs")
+        canvas.element("tab", label, box, on=index == selected, group="tabs", icon=kind)
     return float(top)
 
 

@@ -1,0 +1,173 @@
+"""An action drawn on a copy of the screenshot: what a person checks at a glance. Needs Pillow only."""
+
+from __future__ import annotations
+
+import math
+
+from autoglm_client.agent import to_pixels
+from autoglm_protocol.actions import Action
+from PIL import Image, ImageDraw, ImageFont
+
+ACCENT = (255, 59, 92)
+HALO = (255, 255, 255)
+LABEL_TEXT = (255, 255, 255)
+LABEL_FILL = (24, 24, 32)
+
+_OVERSAMPLING = 2  # Pillow draws without anti-aliasing: draw larger, then shrink
+_CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "msyh.ttc")
+
+Point = tuple[float, float]
+
+
+def draw_action(image: Image.Image, action: Action) -> Image.Image:
+    """A copy of `image`, RGB, with the action on it: a ring and crosshair where it taps, an arrow where it swipes, and
+    a label with its name. An action without a point is a label at the bottom."""
+    pen = _Pen(image)
+    width, height = pen.size
+    if action.name == "Swipe":
+        start, end = (to_pixels(action.arguments[key], width, height) for key in ("start", "end"))
+        pen.arrow(start, end)
+        pen.label(describe(action), beside=end)
+    elif action.point is not None:
+        at = to_pixels(action.point, width, height)
+        pen.target(at, rings=2 if action.name == "Double Tap" else 1, is_filled=action.name == "Long Press")
+        pen.label(describe(action), beside=at)
+    else:
+        pen.label(describe(action), beside=None)
+    return pen.finish()
+
+
+def describe(action: Action) -> str:
+    """The action in a few words: `Tap (512, 340)`, `Launch WeChat`, `finish: ...`."""
+    if action.name == "Swipe":
+        return f"Swipe {_pair(action.arguments['start'])} → {_pair(action.arguments['end'])}"
+    if action.point is not None:
+        return f"{action.name} {_pair(action.point)}"
+    words = " ".join(str(value) for value in action.arguments.values())
+    separator = ": " if action.name == "finish" else " "
+    return f"{action.name}{separator}{words}" if words else action.name
+
+
+def _pair(point: tuple[int, int]) -> str:
+    return f"({point[0]}, {point[1]})"
+
+
+class _Pen:
+    """Strokes in proportion to the screen: 1 unit is a thousandth of its shorter side, but a third of a pixel at least."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.size = image.size
+        self._base = image.convert("RGB")
+        large = (image.width * _OVERSAMPLING, image.height * _OVERSAMPLING)
+        self._layer = Image.new("RGBA", large, (*HALO, 0))
+        self._draw = ImageDraw.Draw(self._layer)
+        self._unit = max(min(image.size) / 1000, 1 / 3) * _OVERSAMPLING
+
+    def target(self, at: Point, *, rings: int, is_filled: bool) -> None:
+        x, y = self._scaled(at)
+        radius = 46 * self._unit
+        if is_filled:
+            self._disc((x, y), radius, (*ACCENT, 90))
+        for ring in range(rings):
+            self._ring((x, y), radius + ring * 26 * self._unit)
+        inner, outer = 14 * self._unit, 74 * self._unit
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            self._line((x + dx * inner, y + dy * inner), (x + dx * outer, y + dy * outer), 7)
+        self._disc((x, y), 7 * self._unit, (*HALO, 255))
+        self._disc((x, y), 5 * self._unit, (*ACCENT, 255))
+
+    def arrow(self, start: Point, end: Point) -> None:
+        (x0, y0), (x1, y1) = self._scaled(start), self._scaled(end)
+        length = math.hypot(x1 - x0, y1 - y0)
+        self._ring((x0, y0), 26 * self._unit)
+        if length == 0:
+            return
+        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        head = min(70 * self._unit, length)
+        neck = (x1 - ux * head * 0.8, y1 - uy * head * 0.8)
+        self._line((x0 + ux * 26 * self._unit, y0 + uy * 26 * self._unit), neck, 14)
+        for grown, colour in ((6 * self._unit, HALO), (0.0, ACCENT)):
+            half = head * 0.55 + grown
+            back = head + grown
+            tip = (x1 + ux * grown * 1.5, y1 + uy * grown * 1.5)
+            left = (x1 - ux * back - uy * half, y1 - uy * back + ux * half)
+            right = (x1 - ux * back + uy * half, y1 - uy * back - ux * half)
+            self._draw.polygon([tip, left, right], fill=(*colour, 255))
+
+    def label(self, text: str, *, beside: Point | None) -> None:
+        """A dark pill, next to `beside` on the side where there is room; at the bottom without one."""
+        width, height = self._layer.size
+        font = _font(text, 38 * self._unit)
+        margin, pad = 24 * self._unit, 20 * self._unit
+        lines = _wrap(text, font, width - 2 * (margin + pad))
+        box = self._draw.multiline_textbbox((0, 0), lines, font=font, spacing=8 * self._unit)
+        text_width, text_height = box[2] - box[0], box[3] - box[1]
+        pill_width, pill_height = text_width + 2 * pad, text_height + 2 * pad
+        if beside is None:
+            left, top = (width - pill_width) / 2, height - pill_height - 4 * margin
+        else:
+            x, y = self._scaled(beside)
+            gap = 100 * self._unit
+            left = x - pill_width / 2
+            top = y + gap if y + gap + pill_height + margin <= height else y - gap - pill_height
+        left = min(max(left, margin), max(width - pill_width - margin, margin))
+        top = min(max(top, margin), max(height - pill_height - margin, margin))
+        self._draw.rounded_rectangle(
+            (left, top, left + pill_width, top + pill_height),
+            radius=min(pill_height / 2, 32 * self._unit),
+            fill=(*LABEL_FILL, 230),
+            outline=(*ACCENT, 255),
+            width=round(4 * self._unit),
+        )
+        origin = (left + pad - box[0], top + pad - box[1])
+        self._draw.multiline_text(origin, lines, font=font, fill=(*LABEL_TEXT, 255), spacing=8 * self._unit)
+
+    def finish(self) -> Image.Image:
+        # Premultiplied, so that the white behind transparent pixels does not bleed into the edges.
+        small = self._layer.convert("RGBa").resize(self.size, Image.Resampling.BOX).convert("RGBA")
+        self._base.paste(small, (0, 0), small)
+        return self._base
+
+    def _scaled(self, at: Point) -> Point:
+        return (at[0] + 0.5) * _OVERSAMPLING, (at[1] + 0.5) * _OVERSAMPLING
+
+    def _ring(self, at: Point, radius: float) -> None:
+        for width, colour in ((18, HALO), (10, ACCENT)):
+            grown = radius + width / 2 * self._unit
+            self._draw.ellipse(_around(at, grown), outline=(*colour, 255), width=round(width * self._unit))
+
+    def _disc(self, at: Point, radius: float, colour: tuple[int, int, int, int]) -> None:
+        self._draw.ellipse(_around(at, radius), fill=colour)
+
+    def _line(self, start: Point, end: Point, width: float) -> None:
+        for grown, colour in ((width + 8, HALO), (width, ACCENT)):
+            self._draw.line((start, end), fill=(*colour, 255), width=max(round(grown * self._unit), 1))
+
+
+def _around(at: Point, radius: float) -> tuple[float, float, float, float]:
+    return at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius
+
+
+def _font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font for Latin text; a font of the system for other scripts, where there is one."""
+    if any(ord(char) > 0x2E7F for char in text):  # from here on: CJK
+        for name in _CJK_FONTS:
+            try:
+                return ImageFont.truetype(name, size)
+            except OSError:
+                continue
+    return ImageFont.load_default(size)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, max_lines: int = 3) -> str:
+    """Lines that fit into `width`, broken anywhere (Chinese has no spaces), an ellipsis where text is left over."""
+    lines, rest = [""], text.replace("\n", " ")
+    while rest:
+        if font.getlength(lines[-1] + rest[0]) > width and lines[-1]:
+            if len(lines) == max_lines:
+                lines[-1] = lines[-1][:-1] + "…"
+                break
+            lines.append("")
+        lines[-1] += rest[0]
+        rest = rest[1:]
+    return "\n".join(line.strip() for line in lines)

@@ -1,0 +1,1 @@
+"""The typed gRPC service and its generated stubs (`make proto` makes them anew from autoglm.proto)."""

@@ -1,0 +1,81 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from autoglm_backend.launcher.child import TAIL_LINES, Child, ChildSpec
+
+
+async def _start(tmp_path: Path, code: str, lines: list[str] | None = None) -> Child:
+    spec = ChildSpec(
+        name="child",
+        command=(sys.executable, "-u", "-c", code),
+        environment=os.environ,
+        log_path=tmp_path / "child.log",
+    )
+    return await Child.start(spec, (lines if lines is not None else []).append)
+
+
+async def test_the_log_holds_everything_and_the_tail_the_last_lines(tmp_path: Path):
+    seen: list[str] = []
+
+    child = await _start(tmp_path, "for n in range(100): print(n)", seen)
+
+    assert await child.exited == 0
+    assert seen == [str(n) for n in range(100)]
+    assert child.last_lines == tuple(seen[-TAIL_LINES:])
+    assert (tmp_path / "child.log").read_text().split() == seen
+
+
+async def test_standard_error_and_an_unfinished_last_line_count(tmp_path: Path):
+    child = await _start(tmp_path, "import os; os.write(2, b'no newline'); os._exit(3)")
+
+    assert await child.exited == 3
+    assert child.last_lines == ("no newline",)
+
+
+async def test_a_line_without_end_is_cut(tmp_path: Path):
+    child = await _start(tmp_path, "print('x' * 1_000_000)")
+
+    await child.exited
+
+    assert sum(map(len, child.last_lines)) == 1_000_000
+    assert len(child.last_lines) > 1
+
+
+async def test_stop_waits_for_a_clean_end(tmp_path: Path):
+    ready = asyncio.Event()
+    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('ready'); signal.pause()"
+    spec = ChildSpec(
+        name="child", command=(sys.executable, "-uc", code), environment=os.environ, log_path=tmp_path / "log"
+    )
+    child = await Child.start(spec, lambda _: ready.set())
+    await ready.wait()
+
+    await child.stop(grace_s=30)
+
+    assert child.exited.result() == 7
+
+
+async def test_stop_kills_what_does_not_end_in_time(tmp_path: Path):
+    ready = asyncio.Event()
+    code = "import signal; signal.signal(15, signal.SIG_IGN); print('ready'); signal.pause()"
+    spec = ChildSpec(
+        name="child", command=(sys.executable, "-uc", code), environment=os.environ, log_path=tmp_path / "log"
+    )
+    child = await Child.start(spec, lambda _: ready.set())
+    await ready.wait()
+
+    await child.stop(grace_s=0.05)
+
+    assert child.exited.result() == -9
+
+
+async def test_a_grandchild_ends_with_the_child(tmp_path: Path):
+    pids: list[str] = []
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
+
+    child = await _start(tmp_path, code, pids)
+
+    assert await child.exited == 0  # would not come while the grandchild held the pipe open
+    assert not os.path.exists(f"/proc/{pids[0]}") or "Z" in Path(f"/proc/{pids[0]}/status").read_text()
