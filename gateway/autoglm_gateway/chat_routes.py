@@ -26,7 +26,7 @@ class ChatRoutes:
     async def chat_completions(self, request: Request) -> Response:
         body = await read_json(request, max_bytes=self._max_body_bytes, timeout_s=self._body_timeout_s)
         draft = parse_chat(body, features=self._service.backend.features)
-        return ChatReply(self._service, draft, request_id=request.state.unique_id)
+        return ChatReply(self._service, draft, request_id=request.state.ids.unique_id)
 
 
 class ChatReply(Response):
@@ -66,5 +66,3 @@ class ChatReply(Response):
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
-
-

@@ -93,9 +93,7 @@ class FakeBackend:
                 count += 1
             if request.sampling.n > 1:
                 yield ChoiceFinished(index=index, finish_reason=finish_reason)
-        yield Finished(
-            finish_reason=finish_reason, usage=replace(usage, completion_tokens=count), dynamic_graph=plan
-        )
+        yield Finished(finish_reason=finish_reason, usage=replace(usage, completion_tokens=count), dynamic_graph=plan)
 
     async def ready(self) -> bool:
         return self._knobs.fake_ready

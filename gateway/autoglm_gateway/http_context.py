@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-import uuid
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.request_ids import request_ids
+from autoglm_gateway.trace_context import enter_trace
 
 _log = logging.getLogger("autoglm_gateway.access")
-_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CLIENT_GONE = 499
 
 
 class RequestContext:
-    """ASGI middleware. Puts `request_id` (echoed) and `unique_id` (for Triton) into the scope's state."""
+    """ASGI middleware. Puts the RequestIds as `ids` into the scope's state."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -29,8 +28,11 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         started_s = time.monotonic()
-        request_id, unique_id = _ids(scope)
-        scope.setdefault("state", {}).update(request_id=request_id, unique_id=unique_id)
+        ids = request_ids(_header(scope, b"x-request-id"))
+        scope.setdefault("state", {})["ids"] = ids
+        traceparent = _header(scope, b"traceparent")
+        if traceparent is not None:
+            enter_trace(traceparent)
         status = _CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
@@ -38,7 +40,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"] = ids.request_id
                 headers["openai-processing-ms"] = str(round((time.monotonic() - started_s) * 1e3))
             await send(message)
 
@@ -52,7 +54,7 @@ class RequestContext:
             _log.info(
                 "request",
                 extra={
-                    "request_id": request_id,
+                    "request_id": ids.request_id,
                     "method": scope["method"],
                     "path": scope["path"][:200],
                     "status": status,
@@ -61,13 +63,5 @@ class RequestContext:
             )
 
 
-def _ids(scope: Scope) -> tuple[str, str]:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            if _VALID_ID.fullmatch(given):
-                # A caller may send the same id twice; the backend cancels by id and must not confuse the two.
-                return given, f"{given}.{uuid.uuid4().hex[:12]}"
-            break
-    own = uuid.uuid4().hex
-    return own, own
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

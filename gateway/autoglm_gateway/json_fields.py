@@ -7,7 +7,13 @@ from typing import Any, cast
 
 from autoglm_protocol.errors import InvalidRequestError
 
-_WORDS: dict[type, str] = {str: "a string", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
+_WORDS: dict[type, str] = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class JsonFields:

@@ -57,6 +57,7 @@ class Metrics:
         self.http_requests = Counter(
             "http_requests", "HTTP answers.", ("handler", "method", "status"), registry=self.registry
         )
+        self.grpc_requests = Counter("grpc_requests", "gRPC answers.", ("method", "code"), registry=self.registry)
         self._model = model
 
     def succeeded(self, finish_reason: str) -> None:

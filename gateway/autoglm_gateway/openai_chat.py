@@ -158,5 +158,3 @@ def _logprobs(entries: tuple[TokenLogprob, ...] | list[TokenLogprob]) -> Json:
         for entry in entries
     ]
     return {"content": content, "refusal": None}
-
-

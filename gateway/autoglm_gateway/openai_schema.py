@@ -152,5 +152,3 @@ def _int32(fields: JsonFields, name: str) -> int | None:
     if value is not None and not -(1 << 31) <= value < 1 << 31:
         raise InvalidRequestError(f"{name} is {value}, which does not fit 32 bits", param=name)
     return value
-
-

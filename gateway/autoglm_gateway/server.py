@@ -15,6 +15,7 @@ from autoglm_gateway.admission import Admission
 from autoglm_gateway.app import create_app
 from autoglm_gateway.backend import Backend
 from autoglm_gateway.fake_backend import FakeBackend
+from autoglm_gateway.grpc_server import GrpcServer
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.service import ChatService
@@ -56,15 +57,22 @@ async def serve(settings: Settings) -> None:
             backlog=_BACKLOG,
         )
     )
+    grpc_server = GrpcServer(service, metrics, max_message_bytes=settings.max_body_bytes)
+    try:
+        await grpc_server.start(settings.host, settings.grpc_port)
+    except OSError as error:
+        raise PortTakenError(str(error)) from error
     stopping = _signalled()
     http = asyncio.ensure_future(server.serve(sockets=[http_socket]))
     await server.listening.wait()
-    _log.info("listening", extra={"http": _address(http_socket)})
+    _log.info("listening", extra={"http": _address(http_socket), "grpc": f"{settings.host}:{grpc_server.port}"})
     try:
         await asyncio.wait((http, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
         _log.info("draining", extra={"drain_s": settings.drain_s})
+        await grpc_server.stop_taking_work()
         await service.drain(settings.drain_s)
     finally:
+        await grpc_server.stop()
         server.should_exit = True
         await http
         await backend.close()

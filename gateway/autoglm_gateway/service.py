@@ -69,7 +69,13 @@ class ChatStream:
 
 class ChatService:
     def __init__(
-        self, *, model_names: tuple[str, ...], backend: Backend, admission: Admission, media: MediaReader, metrics: Metrics
+        self,
+        *,
+        model_names: tuple[str, ...],
+        backend: Backend,
+        admission: Admission,
+        media: MediaReader,
+        metrics: Metrics,
     ) -> None:
         self.model_names = model_names
         self.backend = backend

@@ -102,9 +102,7 @@ class TritonBackend:
         await self._channel.close()
 
     async def _read_features(self) -> frozenset[str]:
-        answer = await self._stub.ModelConfig(
-            pb.ModelConfigRequest(name=AUTOGLM_PHONE.model), timeout=_PROBE_TIMEOUT_S
-        )
+        answer = await self._stub.ModelConfig(pb.ModelConfigRequest(name=AUTOGLM_PHONE.model), timeout=_PROBE_TIMEOUT_S)
         listed = answer.config.parameters[_FEATURES_PARAMETER].string_value
         return frozenset(part.strip() for part in listed.split(",") if part.strip())
 

@@ -45,13 +45,16 @@ class ModelArguments:
         )
 
 
-def read_inputs(request: Request, contract: ModelContract) -> Tensors:
-    """The input tensors of a request, checked. Raises InvalidRequestError naming the tensor."""
+def read_inputs(request: Request, contract: ModelContract, *, copy: bool = False) -> Tensors:
+    """The input tensors of a request, checked. Raises InvalidRequestError naming the tensor.
+
+    copy: for tensors that are still needed after `execute` returned; otherwise they lie in Triton's shared memory.
+    """
     tensors: Tensors = {}
     for spec in contract.inputs:
         tensor = pb_utils.get_input_tensor_by_name(request, spec.name)
         if tensor is not None:
-            tensors[spec.name] = tensor.as_numpy()
+            tensors[spec.name] = tensor.as_numpy().copy() if copy else tensor.as_numpy()
     contract.check_inputs(tensors)
     return tensors
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,17 +53,23 @@ class Stream:
 
 
 def ask(
-    tag: str, ids: np.ndarray, *, depth: int | None = None, sampling: SamplingParams = GREEDY, **media
+    tag: str,
+    ids: np.ndarray,
+    *,
+    depth: int | None = None,
+    exit_mode: ExitMode = ExitMode.FIXED,
+    sampling: SamplingParams = GREEDY,
+    **media: Any,
 ) -> DecodeRequest:
     plan = None
-    if depth is not None:
+    if depth is not None or exit_mode is not ExitMode.FIXED:
         plan = ExecutionPlan(
             enabled=True,
             run_vision=False,
             run_speech=False,
             num_layers=4,
-            depth=depth,
-            exit_mode=ExitMode.FIXED,
+            depth=depth or 4,
+            exit_mode=exit_mode,
             reason="",
         )
     return DecodeRequest(tag=tag, prompt_ids=ids, sampling=sampling, plan=plan, **media)

@@ -30,6 +30,7 @@ class Gateway:
     http: str
     grpc: str
     log: list[dict[str, Any]] = field(default_factory=list)
+    logged: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def v1(self) -> str:
@@ -45,6 +46,22 @@ class Gateway:
         while (seen := self.metric(name)) != value:
             assert time.monotonic() < deadline_s, f"{name} is {seen}, not {value}"
 
+    def wait_for_log(self, **wanted: Any) -> dict[str, Any]:
+        """The first log line with these entries."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.log if wanted.items() <= line.items()), None)
+
+        with self.logged:
+            line = self.logged.wait_for(found, 5)
+        assert line is not None, f"no log line with {wanted}"
+        return line
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while httpx.get(f"http://{self.http}/health/ready").status_code != 200:
+            assert time.monotonic() < deadline_s, "the gateway did not become ready"
+
 
 @contextlib.contextmanager
 def running_gateway(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Gateway]:
@@ -55,15 +72,19 @@ def running_gateway(*arguments: str, environment: dict[str, str] | None = None) 
         env={**os.environ, **(environment or {})},
     )
     lines: list[dict[str, Any]] = []
+    logged = threading.Condition()
     listening = threading.Event()
 
     def read() -> None:
         assert process.stderr is not None
         for line in process.stderr:
             try:
-                lines.append(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
-                lines.append({"message": "unstructured", "text": line})
+                entry = {"message": "unstructured", "text": line}
+            with logged:
+                lines.append(entry)
+                logged.notify_all()
             if lines[-1]["message"] == "listening":
                 listening.set()
         listening.set()
@@ -74,7 +95,7 @@ def running_gateway(*arguments: str, environment: dict[str, str] | None = None) 
         assert listening.wait(START_TIMEOUT_S), "the gateway did not start"
         found = next((line for line in lines if line["message"] == "listening"), None)
         assert found is not None, lines
-        yield Gateway(process=process, http=found["http"], grpc=found["grpc"], log=lines)
+        yield Gateway(process=process, http=found["http"], grpc=found["grpc"], log=lines, logged=logged)
     finally:
         process.terminate()
         try:
@@ -133,9 +154,7 @@ def running_triton(folder: Path, *, grpc_port: int | None = None, metrics_port: 
         )
     try:
         _wait_until_ready(process, grpc_port, folder / "triton.log")
-        yield Triton(
-            process=process, grpc=f"127.0.0.1:{grpc_port}", metrics=f"http://127.0.0.1:{metrics_port}/metrics"
-        )
+        yield Triton(process=process, grpc=f"127.0.0.1:{grpc_port}", metrics=f"http://127.0.0.1:{metrics_port}/metrics")
     finally:
         process.terminate()
         try:

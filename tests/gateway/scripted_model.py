@@ -20,10 +20,14 @@ POLL_S = 0.02
 
 class TritonPythonModel:
     def initialize(self, args):
-        family = pb_utils.MetricFamily(name="autoglm_test_cancelled", description="Cancelled", kind=pb_utils.MetricFamily.COUNTER)
+        family = pb_utils.MetricFamily(
+            name="autoglm_test_cancelled", description="Cancelled", kind=pb_utils.MetricFamily.COUNTER
+        )
         self.family = family
         self.cancelled = family.Metric(labels={})
-        usage = pb_utils.MetricFamily(name="autoglm_kv_cache_usage_ratio", description="KV", kind=pb_utils.MetricFamily.GAUGE)
+        usage = pb_utils.MetricFamily(
+            name="autoglm_kv_cache_usage_ratio", description="KV", kind=pb_utils.MetricFamily.GAUGE
+        )
         self.usage_family = usage
         self.usage = usage.Metric(labels={})
         self.usage.set(0.25)

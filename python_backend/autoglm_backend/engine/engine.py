@@ -11,15 +11,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
 from autoglm_backend.engine.block_manager import BlockManager
-from autoglm_backend.engine.sampler import Sampled, sample
+from autoglm_backend.engine.model_runner import ChooseDrafts, Judgement, StepResult
+from autoglm_backend.engine.sampler import Sampled, is_plain, sample, sample_one
 from autoglm_backend.engine.scheduler import Row, Scheduler
-from autoglm_backend.engine.sequence import Emit, Prompt, Sequence
+from autoglm_backend.engine.sequence import Emit, Prompt, Sequence, Status
+from autoglm_backend.engine.speculation import DraftController, DraftPlan
 from autoglm_protocol.errors import InternalError, OverloadedError, UnavailableError
 from autoglm_protocol.events import (
     Cancelled,
@@ -32,16 +35,16 @@ from autoglm_protocol.events import (
     TokenLogprob,
     Usage,
 )
-from autoglm_protocol.plan import ExecutionPlan
+from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
-    """Executes a step: advances `kv_len` of every row and returns the rows that sample with their logits."""
+    """Executes a step: advances `kv_len` of every row, leaves drafts in sequences, returns logits to judge."""
 
-    def run(self, rows: list[Row]) -> tuple[list[Row], torch.Tensor | None]: ...
+    def run(self, rows: list[Row], exit_depth: int, choose: ChooseDrafts) -> StepResult: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,7 @@ class Engine:
         blocks: BlockManager,
         scheduler: Scheduler,
         *,
+        drafts: DraftController,
         max_waiting: int,
         think_ids: tuple[int, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -95,6 +99,7 @@ class Engine:
         self._runner = runner
         self._blocks = blocks
         self._scheduler = scheduler
+        self._drafts = drafts
         self._max_waiting = max_waiting
         self._think_ids = think_ids
         self._clock = clock
@@ -179,6 +184,7 @@ class Engine:
                 arrival_s=self._clock(),
                 seed=seed + index,
                 reasoning_budget=request.plan.reasoning_budget_tokens if request.plan else None,
+                lossless=request.plan is not None and request.plan.exit_mode is ExitMode.LOSSLESS,
             )
             for index in range(request.sampling.n)
         ]
@@ -186,11 +192,14 @@ class Engine:
         for sequence in choices:
             self._scheduler.add(sequence)
 
+    @torch.inference_mode()
     def _step(self) -> None:
         rows = self._scheduler.schedule()
+        plan = self._drafts.choose(sum(row.count == 1 for row in rows if row.sequence.lossless))
+        rows = [self._with_drafts(row, plan) for row in rows]
         try:
-            sampling, logits_NV = self._runner.run(rows)
-            tokens = [] if logits_NV is None else sample([row.sequence for row in sampling], logits_NV)
+            result = self._runner.run(rows, plan.exit_depth, choose_drafts)
+            tokens = [self._judge(judgement, plan.exit_depth) for judgement in result.judgements]
         except Exception:
             # A step that breaks takes its own rows with it and nothing else; the loop lives on.
             log.exception("a step of %d rows failed", len(rows))
@@ -198,19 +207,57 @@ class Engine:
                 self._end(tag, Failed(error=InternalError("the decoder failed on this request")))
             return
         self._num_steps += 1
-        for row, sampled in zip(sampling, tokens, strict=True):
-            self._advance(row.sequence, sampled)
+        for spent in result.times:
+            self._drafts.record_time(spent.num_layers, spent.num_tokens, spent.seconds)
+        for judgement, sampled in zip(result.judgements, tokens, strict=True):
+            self._deliver(judgement.row.sequence, sampled)
         for row in rows:
-            if row.sequence.tag in self._live:
+            if row.sequence.status is Status.RUNNING:
                 self._blocks.publish(row.sequence)
 
-    def _advance(self, sequence: Sequence, sampled: Sampled) -> None:
-        token = self._within_reasoning_budget(sequence, sampled.token)
-        reason = sequence.append(token)
+    def _with_drafts(self, row: Row, plan: DraftPlan) -> Row:
+        """Let a lossless row guess, as far as its limits and free blocks reach. Drafts never push anyone out."""
+        sequence = row.sequence
+        if not (plan.num_drafts and sequence.lossless and row.count == 1 and row.samples):
+            return row
+        count = min(plan.num_drafts, sequence.max_tokens - sequence.num_generated - 1)
+        if count <= 0 or not self._blocks.reserve(sequence, row.stop + count):
+            return row
+        return replace(row, num_drafts=count)
+
+    def _judge(self, judgement: Judgement, exit_depth: int) -> list[tuple[Sampled, FinishReason | None]]:
+        """Tokens that full depth chooses after each other, for as long as the drafts foresaw them; appended here.
+
+        The token after the first wrong draft is right all the same: its logits saw only true tokens.
+        """
+        sequence = judgement.row.sequence
+        drafts = sequence.take_drafts()
+        argmax = judgement.logits_NV.argmax(dim=-1).tolist() if is_plain(sequence) else None
+        chosen: list[tuple[Sampled, FinishReason | None]] = []
+        for i, logits_V in enumerate(judgement.logits_NV):
+            sampled = Sampled(token=argmax[i]) if argmax is not None else sample_one(sequence, logits_V)
+            token = self._within_reasoning_budget(sequence, sampled.token)
+            sampled = replace(sampled, token=token)
+            reason = sequence.append(token)
+            chosen.append((sampled, reason))
+            if reason is not None or i == len(drafts) or token != drafts[i]:
+                break
+        if drafts:
+            # The last token was foreseen too when a stop ended the row on a right draft.
+            accepted = sum(s.token == d for (s, _), d in zip(chosen, drafts, strict=False))
+            sequence.num_drafted += len(drafts)
+            sequence.num_accepted += accepted
+            self._drafts.record_acceptance(exit_depth, accepted, min(accepted + 1, len(drafts)))
+            sequence.truncate_kv()
+        return chosen
+
+    def _deliver(self, sequence: Sequence, chosen: list[tuple[Sampled, FinishReason | None]]) -> None:
         logprobs = None
-        if sampled.logprob is not None:
-            logprobs = (_logprob(token, sampled),)
-        sequence.emit(TokenDelta(text="", token_ids=(token,), index=sequence.index, logprobs=logprobs))
+        if sequence.sampling.logprobs:
+            logprobs = tuple(_logprob(sampled) for sampled, _ in chosen)
+        token_ids = tuple(sampled.token for sampled, _ in chosen)
+        sequence.emit(TokenDelta(text="", token_ids=token_ids, index=sequence.index, logprobs=logprobs))
+        reason = chosen[-1][1]
         if reason is None:
             return
         self._scheduler.finish(sequence)
@@ -260,12 +307,19 @@ def _finished(live: _Live) -> Finished:
         dynamic_graph={
             "layers_run": depths,
             "layer_steps": sum(s.layer_steps for s in live.choices),
+            "drafts_proposed": sum(s.num_drafted for s in live.choices),
+            "drafts_accepted": sum(s.num_accepted for s in live.choices),
         },
     )
 
 
-def _logprob(token: int, sampled: Sampled) -> TokenLogprob:
+def choose_drafts(sequences: Seq[Sequence], logits_NV: torch.Tensor) -> list[int]:
+    """Draft tokens: what the exit would choose under the request's own penalties, filters and draws."""
+    return [sampled.token for sampled in sample(sequences, logits_NV)]
+
+
+def _logprob(sampled: Sampled) -> TokenLogprob:
     """Ids and numbers only: text is the detokenizer's business."""
     assert sampled.logprob is not None
     top = tuple((token_id, "", b"", logprob) for token_id, logprob in sampled.top)
-    return TokenLogprob(token_id=token, token="", raw=b"", logprob=sampled.logprob, top=top)
+    return TokenLogprob(token_id=sampled.token, token="", raw=b"", logprob=sampled.logprob, top=top)

@@ -26,6 +26,8 @@ class EngineOptions:
     kv_cache_tokens: int = 131072
     """Tokens whose keys and values fit in the cache, over all sequences."""
     prefix_cache: bool = True
+    max_drafts: int = 7
+    """Most tokens that lossless mode guesses before it checks them; 0 turns guessing off."""
     max_model_len: int | None = None
     """Context limit in tokens; None is the checkpoint's."""
     threads: int | None = None

@@ -1,8 +1,8 @@
 """Logits to token ids: penalties, biases, filters, then argmax or a seeded draw.
 
 Greedy rows without any processor take one argmax for the whole batch. A sampled row draws one uniform number from
-(seed, position) and walks the sorted distribution, so a request draws the same numbers alone, in a batch and after a
-preemption.
+(seed, position) and walks the cumulative distribution, so a request draws the same numbers alone, in a batch, after a
+preemption and when its tokens were guessed first: a draft is kept exactly when plain decoding would have drawn it.
 
 Shape legend: N rows, V vocabulary.
 """
@@ -29,24 +29,42 @@ class Sampled:
 
 def sample(sequences: Seq[Sequence], logits_NV: Tensor) -> list[Sampled]:
     """One token per row. `logits_NV` is float32 and is changed in place."""
-    logprob_rows = [i for i, sequence in enumerate(sequences) if sequence.sampling.logprobs]
-    raw_logprobs = {i: torch.log_softmax(logits_NV[i], dim=-1) for i in logprob_rows}
-    for i, sequence in enumerate(sequences):
-        process(sequence, logits_NV[i])
-    greedy = logits_NV.argmax(dim=-1).tolist()
-    result: list[Sampled] = []
-    for i, sequence in enumerate(sequences):
-        token = greedy[i]
-        if sequence.sampling.temperature > 0:
-            uniform = draw_uniform(sequence.seed, len(sequence.ids))
-            token = pick(distribution(sequence, logits_NV[i]), uniform)
-        if i not in raw_logprobs:
-            result.append(Sampled(token=token))
-            continue
-        values, ids = raw_logprobs[i].topk(sequence.sampling.top_logprobs)
-        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-        result.append(Sampled(token=token, logprob=float(raw_logprobs[i][token]), top=top))
-    return result
+    plain = [is_plain(sequence) for sequence in sequences]
+    argmax = logits_NV.argmax(dim=-1).tolist() if any(plain) else []
+    return [
+        Sampled(token=argmax[i]) if plain[i] else sample_one(sequence, logits_NV[i])
+        for i, sequence in enumerate(sequences)
+    ]
+
+
+def is_plain(sequence: Sequence) -> bool:
+    """True when nothing stands between the row's logits and its argmax."""
+    p = sequence.sampling
+    return p.temperature == 0 and not (
+        p.logprobs
+        or p.frequency_penalty
+        or p.presence_penalty
+        or p.repetition_penalty != 1.0
+        or p.logit_bias
+        or p.allowed_token_ids is not None
+        or p.min_tokens
+    )
+
+
+def sample_one(sequence: Sequence, logits_V: Tensor) -> Sampled:
+    """The next token after the sequence's history (drafts included), from logits that are changed in place."""
+    params = sequence.sampling
+    raw = torch.log_softmax(logits_V, dim=-1) if params.logprobs else None
+    process(sequence, logits_V)
+    if params.temperature > 0:
+        token = pick(distribution(sequence, logits_V), draw_uniform(sequence.seed, sequence.num_history))
+    else:
+        token = int(logits_V.argmax())
+    if raw is None:
+        return Sampled(token=token)
+    values, ids = raw.topk(params.top_logprobs)
+    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return Sampled(token=token, logprob=float(raw[token]), top=top)
 
 
 def process(sequence: Sequence, logits_V: Tensor) -> None:
@@ -69,7 +87,7 @@ def process(sequence: Sequence, logits_V: Tensor) -> None:
         kept = logits_V[allowed].clone()
         logits_V.fill_(float("-inf"))
         logits_V[allowed] = kept
-    if sequence.num_generated < params.min_tokens and sequence.stop_ids:
+    if sequence.num_history - sequence.num_prompt < params.min_tokens and sequence.stop_ids:
         logits_V[torch.tensor(sorted(sequence.stop_ids), device=logits_V.device)] = float("-inf")
 
 

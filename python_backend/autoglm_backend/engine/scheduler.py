@@ -21,6 +21,8 @@ class Row:
     sequence: Sequence
     start: int
     count: int
+    num_drafts: int = 0
+    """Tokens that this row may guess beyond its own; blocks for them are reserved."""
 
     @property
     def stop(self) -> int:
@@ -28,8 +30,8 @@ class Row:
 
     @property
     def samples(self) -> bool:
-        """True when the row ends at the newest token, so its logits choose the next one."""
-        return self.stop == len(self.sequence.ids)
+        """True when the row reaches the newest token, so its logits choose the next one."""
+        return self.stop >= len(self.sequence.ids)
 
 
 class Scheduler:

@@ -62,23 +62,29 @@ class Sequence:
     arrival_s: float = 0.0
     seed: int = 0
     reasoning_budget: int | None = None
+    lossless: bool = False
+    """May draft at an exit; every token is then checked at full depth."""
 
     status: Status = Status.WAITING
-    ids: list[int] = field(default_factory=list)
-    kv_len: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list[int])
+    drafts: list[int] = field(default_factory=list[int])
+    """Guesses for the tokens after `ids`, alive within one step only."""
+    kv_len: list[int] = field(default_factory=list[int])
     """Per segment, tokens whose keys and values are written: the truth that every read is checked against."""
-    blocks: list[list[int]] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list[list[int]])
     """Per segment, block ids in token order."""
-    num_published: list[int] = field(default_factory=list)
+    num_published: list[int] = field(default_factory=list[int])
     """Per segment, leading blocks that the prefix cache already knows."""
-    block_keys: list[bytes] = field(default_factory=list)
+    block_keys: list[bytes] = field(default_factory=list[bytes])
     """Prefix-cache keys of the full leading blocks, grown as tokens arrive."""
-    counts: Counter[int] = field(default_factory=Counter)
-    """How often each token was generated (penalties)."""
+    counts: Counter[int] = field(default_factory=Counter[int])
+    """How often each token was generated, drafts included (penalties look at what stands before them)."""
     num_cached: int = 0
     """Prompt tokens that the prefix cache spared."""
     layer_steps: int = 0
     """Layers run, summed over every token of prefill and decode."""
+    num_drafted: int = 0
+    num_accepted: int = 0
     num_preemptions: int = 0
     reasoning_open: bool = False
     reasoning_tokens: int = 0
@@ -110,6 +116,34 @@ class Sequence:
     def num_pending(self) -> int:
         """Tokens still to run before the next one can be sampled; 1 while decoding."""
         return len(self.ids) - self.num_computed
+
+    @property
+    def num_history(self) -> int:
+        """Tokens before the next one, drafts included: the place that the next draw is for."""
+        return len(self.ids) + len(self.drafts)
+
+    def tokens(self, start: int, stop: int) -> list[int]:
+        """Token ids [start, stop), reaching into the drafts where `ids` ends."""
+        known = self.ids[start:stop]
+        first = max(start - len(self.ids), 0)
+        return known + self.drafts[first : stop - len(self.ids)] if stop > len(self.ids) else known
+
+    def push_draft(self, token: int) -> None:
+        self.drafts.append(token)
+        self.counts[token] += 1
+
+    def take_drafts(self) -> list[int]:
+        """Remove all drafts and what they did to the counts; returns them."""
+        drafts, self.drafts = self.drafts, []
+        for token in drafts:
+            self.counts[token] -= 1
+            if not self.counts[token]:
+                del self.counts[token]
+        return drafts
+
+    def truncate_kv(self) -> None:
+        """Forget keys and values of tokens that were guessed and not kept. The newest token is never run yet."""
+        self.kv_len = [min(length, len(self.ids) - 1) for length in self.kv_len]
 
     def append(self, token: int) -> FinishReason | None:
         """Add a generated token; returns why the sequence ends with it, None when it goes on."""

@@ -21,6 +21,7 @@ from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.positions import mrope_positions
 from autoglm_backend.engine.scheduler import Scheduler
 from autoglm_backend.engine.sequence import Emit, MediaSpan, Prompt, segment_spans
+from autoglm_backend.engine.speculation import DraftController
 from autoglm_backend.models.config import CheckpointError, ModelConfig, load_model_config
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.exits import load_exit_heads
@@ -78,7 +79,14 @@ class DecoderService:
         media_ids = frozenset({config.image_token_id, *([tokens[AUDIO_TOKEN]] if AUDIO_TOKEN in tokens else [])})
         think_ids = (tokens["<think>"], tokens["</think>"]) if {"<think>", "</think>"} <= tokens.keys() else None
         runner = ModelRunner(decoder, exits, cache, segments, media_ids)
-        engine = Engine(runner, blocks, scheduler, max_waiting=options.max_waiting, think_ids=think_ids)
+        engine = Engine(
+            runner,
+            blocks,
+            scheduler,
+            drafts=DraftController(depths, config.text.num_layers, max_drafts=options.max_drafts),
+            max_waiting=options.max_waiting,
+            think_ids=think_ids,
+        )
         engine.start()
         return cls(engine, config, options, depths, media_ids)
 
@@ -135,8 +143,13 @@ class DecoderService:
     def _segments_for(self, request: DecodeRequest) -> tuple[tuple[int, int], ...]:
         num_layers = self.config.text.num_layers
         depth = request.plan.depth if request.plan else num_layers
-        if request.plan and request.plan.exit_mode is not ExitMode.FIXED:
-            raise InvalidRequestError(f"exit mode {request.plan.exit_mode.value} is not available", param="exit")
+        mode = request.plan.exit_mode if request.plan else ExitMode.FIXED
+        if mode is ExitMode.CERTIFIED:
+            raise InvalidRequestError("certified exits need a certificate, this checkpoint has none", param="exit")
+        if mode is ExitMode.LOSSLESS and not self.exits:
+            raise InvalidRequestError("lossless exits need exit heads, this checkpoint has none", param="exit")
+        if mode is ExitMode.LOSSLESS and depth != num_layers:
+            raise InvalidRequestError(f"lossless runs at full depth ({num_layers}), not at {depth}", param="depth")
         if depth not in (*self.exits, num_layers):
             raise InvalidRequestError(f"depth {depth} is not an exit of this checkpoint", param="depth")
         return tuple(span for span in self._segments if span[1] <= depth)

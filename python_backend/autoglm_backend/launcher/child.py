@@ -7,11 +7,12 @@ import contextlib
 import ctypes
 import os
 import signal
-from asyncio.subprocess import PIPE, STDOUT, Process
+from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 TAIL_LINES = 40
 _CHUNK_BYTES = 65536
@@ -31,26 +32,34 @@ class ChildSpec:
 class Child:
     """One running child; made by `start`. `exited` is done with its exit status, negative for a signal."""
 
-    def __init__(self, name: str, process: Process, log_path: Path, on_line: Callable[[str], None]) -> None:
-        self.name = name
+    def __init__(self, spec: ChildSpec, process: Process, output: BinaryIO, on_line: Callable[[str], None]) -> None:
+        self.name = spec.name
         self._process = process
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._reader = asyncio.create_task(self._read(log_path, on_line))
+        self._reader = asyncio.create_task(self._read(output, spec.log_path, on_line))
         self.exited = asyncio.create_task(self._wait())
 
     @classmethod
     async def start(cls, spec: ChildSpec, on_line: Callable[[str], None]) -> Child:
         """Starts `spec` in a process group of its own, so that Ctrl-C in a terminal reaches the parent alone."""
-        process = await asyncio.create_subprocess_exec(
-            *spec.command,
-            env=spec.environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            start_new_session=True,
-            preexec_fn=_dying_with(os.getpid()),
-        )
-        return cls(spec.name, process, spec.log_path, on_line)
+        # not asyncio's PIPE: its wait() lasts until every grandchild has closed the pipe too
+        read_end, write_end = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *spec.command,
+                env=spec.environment,
+                stdin=DEVNULL,
+                stdout=write_end,
+                stderr=STDOUT,
+                start_new_session=True,
+                preexec_fn=_dying_with(os.getpid()),
+            )
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        return cls(spec, process, open(read_end, "rb", buffering=0), on_line)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -79,11 +88,14 @@ class Child:
         await self._reader
         return status
 
-    async def _read(self, log_path: Path, on_line: Callable[[str], None]) -> None:
-        assert self._process.stdout is not None
+    async def _read(self, output: BinaryIO, log_path: Path, on_line: Callable[[str], None]) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), output
+        )
         pending = b""
-        with log_path.open("ab", buffering=0) as log:
-            while chunk := await self._process.stdout.read(_CHUNK_BYTES):
+        with contextlib.closing(transport), log_path.open("ab", buffering=0) as log:
+            while chunk := await reader.read(_CHUNK_BYTES):
                 log.write(chunk)
                 *lines, pending = (pending + chunk).split(b"\n")
                 if len(pending) > _CHUNK_BYTES:

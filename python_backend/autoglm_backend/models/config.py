@@ -95,6 +95,10 @@ class SpeechConfig:
     rotary_fraction: float = 0.5
     layer_norm_eps: float = 1e-5
 
+    def num_tokens(self, num_frames: int) -> int:
+        """Decoder tokens that a clip of `num_frames` mel frames of 10 ms becomes."""
+        return -(-((num_frames + 1) // 2) // self.frames_per_token)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:

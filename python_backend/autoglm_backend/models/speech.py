@@ -99,11 +99,6 @@ class SpeechEncoder(nn.Module):
         return self.project(self.encode_frames(mel_BFC))
 
 
-def num_speech_tokens(num_frames: int, frames_per_token: int) -> int:
-    """Decoder tokens that a clip of `num_frames` mel frames becomes."""
-    return -(-((num_frames + 1) // 2) // frames_per_token)
-
-
 def load_speech_encoder(checkpoint_dir: Path) -> SpeechEncoder | None:
     """The encoder of the checkpoint's `speech/` sidecar in float32 and evaluation mode; None without a sidecar.
 

@@ -28,7 +28,7 @@ from autoglm_training.speech.alphabet import Alphabet
 from autoglm_training.speech.batches import LengthBatches, augmented_batch, ctc_loss, learning_rate
 from autoglm_training.speech.clips import Clip, build_corpus, load_shard
 from autoglm_training.speech.heads import NamedHead
-from autoglm_training.speech.practice import command_line, practice_line
+from autoglm_training.speech.practice import command_line, practice_line, task_line
 from autoglm_training.speech.scoring import error_rates
 
 
@@ -127,7 +127,7 @@ def train(out: Path, shards: Sequence[Path], test_shards: Sequence[Path], minute
         if trainer.trained_s - saved_s > 120:
             saved_s = trainer.trained_s
             trainer.save()
-            report(out, trainer, test_clips[::4])
+            report(out, trainer, test_clips[::6])
     trainer.save()
     report(out, trainer, test_clips)
 
@@ -152,11 +152,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--shards", type=int, default=16, help="thousands of practice clips, and as many commands")
+    parser.add_argument("--shards", type=int, default=14, help="thousands of practice clips, of commands and of tasks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     shards, test_shards = [], []
-    for name, source in (("practice", practice_line), ("commands", command_line)):
+    for name, source in (("practice", practice_line), ("commands", command_line), ("tasks", task_line)):
         shards += build_corpus(options.out, name, source, "train", options.shards)
         test_shards += build_corpus(options.out, name, source, "test", 1, 500)
     train(options.out, shards, test_shards, options.minutes, options.lr)

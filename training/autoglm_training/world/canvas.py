@@ -196,6 +196,15 @@ class Canvas:
         self.disc(knob, cy, height / 2 - 3, (255, 255, 255))
         return box
 
+    def input_text(self, placeholder: str, x: float, cy: float, max_width: float) -> None:
+        """The scene's typed text or the placeholder, with a cursor where the field is focused."""
+        typed, theme = self.scene.typed, self.theme
+        ink = theme.ink if typed else theme.faint
+        box = self.text(typed or placeholder, x, cy, theme.body_px, ink, max_width=max_width)
+        if self.scene.focused:
+            cursor = box[2] + 1 if typed else x - 4
+            self.fill((cursor, cy - 9, cursor + 2, cy + 9), theme.accent)
+
     def button(self, label: str, box: Box, *, primary: bool, group: str = "buttons") -> None:
         """A rounded button with its label in the middle."""
         theme = self.theme

@@ -50,7 +50,7 @@ class Element:
 class Scene:
     """The recipe of a screen: the same scene always builds the same screen.
 
-    states: switches forced on or off by label; typed: what stands in the input field
+    states: switches forced on or off by label; typed: what stands in the input field; focused: whether the cursor is in it
     must_show: labels that replace others of their kind where the template has room for them
     """
 
@@ -64,6 +64,7 @@ class Scene:
     states: tuple[tuple[str, bool], ...] = ()
     must_show: tuple[str, ...] = ()
     typed: str | None = None
+    focused: bool = False
     dark: bool | None = None
 
 

@@ -188,6 +188,25 @@ def _chat(pen: _Pen) -> None:
     pen.shape((6, 15), (6, 22), (13, 16))
 
 
+def _bell(pen: _Pen) -> None:
+    pen.slab(6, 3.5, 18, 17, 6)
+    pen.slab(4, 15, 20, 18.5, 1.2)
+    pen.disc(12, 20, 2.2)
+
+
+def _globe(pen: _Pen) -> None:
+    pen.ring(12, 12, 9.5)
+    pen.line((2.5, 12), (21.5, 12))
+    pen.line((12, 2.5), (8, 7), (7.2, 12), (8, 17), (12, 21.5), (16, 17), (16.8, 12), (16, 7), (12, 2.5))
+
+
+def _people(pen: _Pen) -> None:
+    pen.disc(8.5, 8.4, 4)
+    pen.slab(1.5, 14, 15.5, 23, 6.5)
+    pen.arc(16.5, 8.4, 3.6, -120, 120)
+    pen.arc(15.5, 20.5, 6.4, -70, 0)
+
+
 # The kinds an instruction may name, then those that only decorate.
 ICON_KINDS: tuple[str, ...] = (
     "back", "gear", "search", "plus", "heart", "home", "mic", "camera", "send", "menu", "star", "trash", "phone",
@@ -198,6 +217,7 @@ _PICTURES: dict[str, Callable[[_Pen], None]] = {
     "camera": _camera, "send": _send, "menu": _menu, "star": _star, "trash": _trash, "phone": _phone, "cart": _cart,
     "play": _play, "close": _close, "pause": _pause, "next": _next, "previous": _previous, "pin": _pin,
     "person": _person, "chevron": _chevron, "clock": _clock, "chat": _chat,
+    "bell": _bell, "globe": _globe, "people": _people,
 }  # fmt: skip
 
 

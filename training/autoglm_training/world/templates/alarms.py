@@ -7,9 +7,9 @@ from autoglm_training.world.labels import CAPTIONS
 from autoglm_training.world.templates.parts import bottom_tabs, card, pill, status_bar, title_bar
 
 _TABS = (
-    (("Alarm", "闹钟"), "clock"),
-    (("World Clock", "世界时钟"), "search"),
-    (("Stopwatch", "秒表"), "play"),
+    (("Alarm", "闹钟"), "bell"),
+    (("World Clock", "世界时钟"), "globe"),
+    (("Stopwatch", "秒表"), "clock"),
     (("Timer", "计时器"), "pause"),
 )
 

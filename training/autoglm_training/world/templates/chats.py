@@ -8,9 +8,9 @@ from autoglm_training.world.templates.parts import avatar, bottom_tabs, pill, se
 
 _TABS = (
     (("Chats", "聊天"), "chat"),
-    (("Contacts", "通讯录"), "person"),
-    (("Discover", "发现"), "search"),
-    (("Me", "我的"), "home"),
+    (("Contacts", "通讯录"), "people"),
+    (("Discover", "发现"), "globe"),
+    (("Me", "我的"), "person"),
 )
 
 

@@ -14,7 +14,7 @@ _PAD = ("123", "456", "789", "*0#")
 def build(canvas: Canvas) -> None:
     rng = canvas.rng
     status_bar(canvas)
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 or canvas.scene.must_show:
         _letters(canvas)
     else:
         _dial_pad(canvas)
@@ -42,7 +42,9 @@ def _letters(canvas: Canvas) -> None:
         left = canvas.width / 2 - len(letters) * pitch / 2
         for column, letter in enumerate(letters):
             _key(canvas, letter, left + column * pitch, top + row * 48, pitch)
-    action = canvas.word(rng.choice((("Search", "搜索"), ("Done", "完成"), ("Send", "发送"))))
+    actions = [canvas.word(pair) for pair in (("Search", "搜索"), ("Done", "完成"), ("Send", "发送"))]
+    drawn = rng.choice(actions)
+    action = next((label for label in canvas.scene.must_show if label in actions), drawn)
     bottom_row = top + 3 * 48
     space = canvas.word(("space", "空格"))
     width = 78.0

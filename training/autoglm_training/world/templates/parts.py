@@ -66,11 +66,8 @@ def search_field(canvas: Canvas, y: float, placeholder: str, height: float = 38)
     surface = mix(theme.card, theme.ink, 0.06) if theme.card == canvas.background else theme.card
     canvas.fill(box, surface, height / 2)
     canvas.icon("search", box[0] + 20, y + height / 2, 17, theme.faint)
-    typed = canvas.scene.typed
-    ink = theme.ink if typed else theme.faint
-    room = box[2] - box[0] - 52
-    canvas.text(typed or placeholder, box[0] + 36, y + height / 2, theme.body_px, ink, max_width=room)
-    canvas.element("field", placeholder, box, value=typed, group="fields", icon="search")
+    canvas.input_text(placeholder, box[0] + 36, y + height / 2, box[2] - box[0] - 52)
+    canvas.element("field", placeholder, box, value=canvas.scene.typed, group="fields", icon="search")
     return y + height + 10
 
 

@@ -19,22 +19,16 @@ def build(canvas: Canvas) -> None:
     left = theme.margin + 12 + (34 if leading else 0)
     right = canvas.width - theme.margin - 12
     room = right - left - 52
-    total = max(3, int((canvas.bottom - 16 - y) // theme.row_height))
-    toggle_count = max(2, min(total - 1, round(total * rng.uniform(0.45, 0.8))))
+    sizes = _group_sizes(canvas, y)
+    total = sum(sizes)
+    toggle_count = max(1, min(total - 1, round(total * rng.uniform(0.45, 0.8))))
     toggles = canvas.pick(TOGGLES, toggle_count, room)
     pages = canvas.pick(PAGES, total - toggle_count, room)
     rows = [(label, True) for label in toggles] + [(label, False) for label in pages]
     if rng.random() < 0.4:
         rng.shuffle(rows)
-    while rows:
-        size = min(len(rows), rng.randint(2, 5))
+    for size in sizes:
         height = size * theme.row_height
-        if y + height > canvas.bottom - 6:
-            size = int((canvas.bottom - 6 - y) // theme.row_height)
-            height = size * theme.row_height
-            rows = rows[:size]
-        if size <= 0:
-            break
         card(canvas, (theme.margin, y, canvas.width - theme.margin, y + height))
         for index, (label, toggles_here) in enumerate(rows[:size]):
             _row(canvas, label, toggles_here, y + index * theme.row_height, left, right, leading)
@@ -44,6 +38,17 @@ def build(canvas: Canvas) -> None:
         rows = rows[size:]
         y += height + 10
     pill(canvas)
+
+
+def _group_sizes(canvas: Canvas, y: float) -> list[int]:
+    """Rows in each card, as many as fit below `y`."""
+    sizes: list[int] = []
+    while (room := int((canvas.bottom - 6 - y) // canvas.theme.row_height)) >= 1:
+        sizes.append(min(room, canvas.rng.randint(2, 5)))
+        y += sizes[-1] * canvas.theme.row_height + 10
+    if len(sizes) > 2 and canvas.rng.random() < 0.3:
+        sizes.pop()
+    return sizes
 
 
 def _row(canvas: Canvas, label: str, toggles: bool, y: float, left: float, right: float, leading: bool) -> None:

@@ -15,16 +15,16 @@ def build(canvas: Canvas) -> None:
     y = title_bar(canvas, name, back=True, icons=rng.choice((("menu",), ("phone",), ("phone", "menu"), ("camera",))))
     floor = _input_bar(canvas)
     y += 6
-    typed_sent = [label for label in canvas.scene.must_show if label not in (name,) and not _is_contact(label)]
+    sent = [label for label in canvas.scene.must_show if not _is_contact(label)]
     while True:
         mine = rng.random() < 0.5
         gap = rng.randint(10, 22)
         text = rng.choice(MESSAGES[canvas.language])
-        if y + 38 * (2 if typed_sent else 1) > floor - 6 or rng.random() < 0.04:
+        if y + 38 * (2 if sent else 1) > floor - 6 or rng.random() < 0.04:
             break
         _bubble(canvas, name, text, y, mine)
         y += 38 + gap
-    for text in typed_sent:
+    for text in sent:
         _bubble(canvas, name, text, min(y, floor - 44), True)
     pill(canvas)
 
@@ -61,14 +61,13 @@ def _input_bar(canvas: Canvas) -> float:
     if rng.random() < 0.6:
         canvas.glyph("mic", left + 11, cy)
         left += 34
-    for kind in rng.choice((("send",), ("plus",), ("send", "plus"), ("camera", "send"))):
+    kinds = rng.choice((("send",), ("plus",), ("send", "plus"), ("camera", "send")))
+    for kind in ("send",) if canvas.scene.typed or canvas.scene.focused else kinds:
         canvas.glyph(kind, right - 11, cy, colour=theme.accent if kind == "send" and not theme.dark else None)
         right -= 36
     box = (left, cy - 18, right, cy + 18)
     canvas.fill(box, mix(theme.card, theme.ink, 0.08), 18)
     label = canvas.word(("Type a message", "输入消息"))
-    typed = canvas.scene.typed
-    ink = theme.ink if typed else theme.faint
-    canvas.text(typed or label, left + 14, cy, theme.body_px, ink, max_width=right - left - 24)
-    canvas.element("field", label, box, value=typed, group="fields")
+    canvas.input_text(label, left + 14, cy, right - left - 24)
+    canvas.element("field", label, box, value=canvas.scene.typed, group="fields")
     return float(top)

@@ -1,0 +1,34 @@
+"""Options as raw Triton clients write them by hand: their types, and what no part of this server honours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.errors import InvalidRequestError
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "depth": (int, str, type(None)),
+    "exit": (str, type(None)),
+    "enable_thinking": (bool,),
+    "max_reasoning_tokens": (int, type(None)),
+    "max_reasoning_steps": (int, type(None)),
+    "chat_template_kwargs": (dict,),
+    "continue_final_message": (bool,),
+    "add_generation_prompt": (bool,),
+    "priority": (int,),
+}
+MAX_PRIORITY = 1 << 30
+
+
+def check_request(request: ChatRequest) -> None:
+    """Raises InvalidRequestError naming the option."""
+    options = request.options
+    for name, types in _TYPES.items():
+        value: Any = getattr(options, name)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise InvalidRequestError(f"{name} has the wrong type: {type(value).__name__}", code="invalid_type", param=name)
+    if abs(options.priority) > MAX_PRIORITY:
+        raise InvalidRequestError(f"priority must lie within +-{MAX_PRIORITY}", param="priority")
+    if request.sampling.bad_words:
+        raise InvalidRequestError("bad_words is not supported", code="unsupported_parameter", param="bad_words")

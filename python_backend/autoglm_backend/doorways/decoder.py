@@ -1,0 +1,191 @@
+"""Triton's side of the text decoder: requests into the engine, its events out through one writer thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from autoglm_backend import triton_io
+from autoglm_backend.doorways import start
+from autoglm_backend.doorways.cancel_watcher import CancelWatcher, Watch
+from autoglm_backend.doorways.event_writer import EventWriter, is_terminal
+from autoglm_backend.engine.engine import EngineStats
+from autoglm_backend.engine.service import DecoderService
+from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError
+from autoglm_protocol.events import Failed, StreamEvent
+from autoglm_protocol.sampling import SamplingParams
+from autoglm_protocol.tensors import TEXT_DECODER, as_bytes
+from autoglm_protocol.wire import DecodeRequest, decode_from_tensors, event_to_tensors
+
+GAUGE_PERIOD_S = 0.2
+# Only raw clients of this model are seen here; `autoglm_phone` sends word of its own clients.
+_WATCH_PERIOD_S = 0.3
+
+_log = logging.getLogger(__name__)
+
+
+class DecoderDoorway:
+    def __init__(self, service: DecoderService) -> None:
+        self._service = service
+        self._writer = EventWriter()
+        self._watcher = CancelWatcher(period_s=_WATCH_PERIOD_S)
+        self._tags: set[str] = set()
+        self._tags_lock = threading.Lock()
+        self._gauges = _Gauges(service)
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            sender = triton_io.Sender(request)
+            try:
+                is_streaming = self._accept(request, sender)
+            except AutoglmError as error:
+                sender.fail(error)
+                sender.close()
+            except Exception:
+                _log.exception("a request could not be accepted")
+                sender.fail(InternalError("the decoder failed on this request"))
+                sender.close()
+            else:
+                if not is_streaming:
+                    sender.close()
+
+    def finalize(self) -> None:
+        self._service.shutdown()
+        self._writer.stop()
+        self._watcher.stop()
+        self._gauges.stop()
+
+    def _accept(self, request: Any, sender: triton_io.Sender) -> bool:
+        """Whether the request streams from now on; then its stream closes the sender."""
+        tensors = triton_io.read_inputs(request, TEXT_DECODER, copy=True)
+        if "cancel" in tensors:
+            self._service.abort(as_bytes(tensors["tag"][0]).decode(errors="replace"))
+            return False
+        decode = decode_from_tensors(tensors)
+        with self._tags_lock:
+            if decode.tag in self._tags:
+                raise InvalidRequestError(f"tag {decode.tag!r} names another request in flight", param="tag")
+            self._tags.add(decode.tag)
+        stream = _Stream(decode.tag, sender, self)
+        try:
+            self._service.add(decode, stream.emit)
+        except BaseException:
+            self.forget(decode.tag)
+            raise
+        stream.start(self._watcher)
+        return True
+
+    def forget(self, tag: str) -> None:
+        with self._tags_lock:
+            self._tags.discard(tag)
+
+    def abort(self, tag: str) -> None:
+        self._service.abort(tag)
+
+    def put(self, stream: _Stream, event: StreamEvent) -> None:
+        self._writer.put(stream.send, event)
+
+
+class _Stream:
+    """One request's way out."""
+
+    def __init__(self, tag: str, sender: triton_io.Sender, doorway: DecoderDoorway) -> None:
+        self._tag = tag
+        self._sender = sender
+        self._doorway = doorway
+        self._watch: Watch | None = None
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def start(self, watcher: CancelWatcher) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._watch = watcher.watch(self._sender.is_cancelled, lambda: self._doorway.abort(self._tag))
+
+    def emit(self, event: StreamEvent) -> None:
+        """In the engine's thread."""
+        self._doorway.put(self, event)
+
+    def send(self, event: StreamEvent) -> None:
+        """In the writer's thread."""
+        try:
+            if isinstance(event, Failed):
+                self._sender.fail(event.error)
+            else:
+                self._sender.send(event_to_tensors(event))
+        finally:
+            if is_terminal(event):
+                self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._is_over = True
+        if self._watch is not None:
+            self._watch.end()
+        self._doorway.forget(self._tag)
+        self._sender.close()
+
+
+class _Gauges:
+    """The engine's load on Triton's metrics page, kept up by a thread."""
+
+    def __init__(self, service: DecoderService) -> None:
+        self._service = service
+        self._running = triton_io.Gauge("autoglm_requests_running", "Sequences that the decoder works on")
+        self._waiting = triton_io.Gauge("autoglm_requests_waiting", "Sequences that wait for the decoder")
+        self._kv_usage = triton_io.Gauge("autoglm_kv_usage_ratio", "Share of the key/value cache that is in use")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="gauges", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        shown: tuple[float, float, float] | None = None
+        while True:
+            now = _load(self._service.stats())
+            if now != shown:
+                for gauge, value in zip((self._running, self._waiting, self._kv_usage), now, strict=True):
+                    gauge.set(value)
+                shown = now
+            if self._stopping.wait(GAUGE_PERIOD_S):
+                return
+
+
+def _load(stats: EngineStats) -> tuple[float, float, float]:
+    return float(stats.num_running), float(stats.num_waiting), stats.kv_usage
+
+
+def open_decoder(args: Mapping[str, str]) -> DecoderDoorway:
+    with start.clear_start_errors():
+        arguments = triton_io.ModelArguments.from_triton(args)
+        service = DecoderService.from_checkpoint(start.checkpoint_dir(arguments), start.engine_options(arguments))
+        _warm_up(service)
+        return DecoderDoorway(service)
+
+
+def _warm_up(service: DecoderService) -> None:
+    """A few tokens through every layer, so that the first caller does not wait for lazy set-up."""
+    is_over = threading.Event()
+    events: list[StreamEvent] = []
+
+    def emit(event: StreamEvent) -> None:
+        events.append(event)
+        if is_terminal(event):
+            is_over.set()
+
+    request = DecodeRequest(
+        tag="warm-up",
+        prompt_ids=np.zeros(16, dtype=np.int32),
+        sampling=SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True),
+    )
+    service.add(request, emit)
+    is_over.wait()
+    if isinstance(events[-1], Failed):
+        raise events[-1].error

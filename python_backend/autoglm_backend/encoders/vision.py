@@ -1,0 +1,77 @@
+"""The vision encoder as a service: patches of one or more pictures laid end to end -> embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoglm_backend.encoders.placement import Placement
+from autoglm_backend.models.config import VisionConfig, load_model_config
+from autoglm_backend.models.vision import VisionEncoder
+from autoglm_backend.models.weights import checkpoint_shards, load_module, vision_name
+from autoglm_protocol.errors import InvalidRequestError
+
+MAX_PATCHES = 65_536
+"""Of one call, all pictures together: attention memory grows with it. A 1440x3200 screenshot has 23,256."""
+
+
+class VisionService:
+    def __init__(self, encoder: VisionEncoder, config: VisionConfig, placement: Placement) -> None:
+        self.config = config
+        self._encoder = encoder
+        self._placement = placement
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint_dir: Path, device: str) -> VisionService:
+        """Load and warm up. Raises CheckpointError naming the file, ValueError for a device that is not there."""
+        config = load_model_config(checkpoint_dir).vision
+        placement = Placement.of(device)
+        with torch.device("meta"):
+            encoder = VisionEncoder(config)
+        encoder = encoder.to(placement.dtype).to_empty(device=placement.device)
+        load_module(encoder, checkpoint_shards(checkpoint_dir), vision_name)
+        service = cls(encoder.eval().requires_grad_(False), config, placement)
+        service.warm_up()
+        return service
+
+    def encode(self, patches_PK: np.ndarray, grids: np.ndarray) -> np.ndarray:
+        """Embeddings float32 [P / merge^2, hidden] of patches float32 [P, K] in merge order.
+
+        grids: int32 [pictures, 2], rows and columns in patches. Raises InvalidRequestError naming the tensor.
+        """
+        self._check(patches_PK, grids)
+        placement = self._placement
+        patches = torch.from_numpy(patches_PK).to(placement.device, placement.dtype)
+        with torch.inference_mode():
+            embeddings = self._encoder(patches, [(int(rows), int(columns)) for rows, columns in grids])
+            return embeddings.float().cpu().numpy()
+
+    def warm_up(self) -> None:
+        side = 8 * self.config.spatial_merge_size
+        patches_PK = np.zeros((side * side, self.config.patch_dim), dtype=np.float32)
+        self.encode(patches_PK, np.array([(side, side)], dtype=np.int32))
+
+    def _check(self, patches_PK: np.ndarray, grids: np.ndarray) -> None:
+        merge = self.config.spatial_merge_size
+        if not len(grids):
+            raise InvalidRequestError("input tensor grids is empty", param="grids")
+        if (grids < 1).any() or (grids % merge).any():
+            raise InvalidRequestError(
+                f"input tensor grids holds {grids.tolist()}, rows and columns must be positive multiples of {merge}",
+                param="grids",
+            )
+        num_patches = int(grids.astype(np.int64).prod(axis=1).sum())
+        if num_patches > MAX_PATCHES:
+            raise InvalidRequestError(
+                f"input tensor grids asks for {num_patches} patches, at most {MAX_PATCHES} are supported", param="grids"
+            )
+        if patches_PK.shape != (num_patches, self.config.patch_dim):
+            raise InvalidRequestError(
+                f"input tensor patches has shape {list(patches_PK.shape)}, "
+                f"grids asks for {[num_patches, self.config.patch_dim]}",
+                param="patches",
+            )
+        if not np.isfinite(patches_PK).all():
+            raise InvalidRequestError("input tensor patches holds values that are not finite", param="patches")

@@ -1,0 +1,134 @@
+"""Pictures and sounds in a request: what is taken, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.gateway.processes import Gateway
+from tests.gateway.wire import (
+    audio_part,
+    b64,
+    chat_body,
+    gif,
+    image_part,
+    jpeg,
+    mp3,
+    png,
+    png_claiming,
+    post,
+    refusal,
+    text_part,
+    usage_of,
+    wav,
+    webp,
+)
+
+URL = "messages[0].content[0].image_url.url"
+DATA = "messages[0].content[0].input_audio.data"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"), [(png(), "image/png"), (jpeg(), "image/jpeg"), (webp(), "image/webp"), (png(), "image/jpg")]
+)
+def test_pictures_of_every_supported_format_count_as_image_tokens(gateway: Gateway, data: bytes, media_type: str):
+    usage = usage_of(post(gateway, chat_body([image_part(data, media_type), text_part("Hi")])))
+
+    assert usage["prompt_tokens_details"]["image_tokens"] > 0
+
+
+def test_every_further_picture_makes_the_prompt_longer(gateway: Gateway):
+    counts = [usage_of(post(gateway, chat_body([image_part(png())] * n)))["prompt_tokens"] for n in range(1, 11)]
+
+    assert counts == sorted(set(counts))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        audio_part(wav()),
+        audio_part(mp3(), "mp3"),
+        {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{b64(wav())}"}},
+        {"type": "audio_url", "audio_url": {"url": f"data:audio/mpeg;base64,{b64(mp3())}"}},
+    ],
+)
+def test_sounds_count_as_audio_tokens(gateway: Gateway, part: dict[str, Any]):
+    usage = usage_of(post(gateway, chat_body([part])))
+
+    assert usage["prompt_tokens_details"]["audio_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        (image_part(b""), "empty_image_file"),
+        (image_part(png()[:40]), "image_parse_error"),
+        (image_part(png()[:-8]), "image_parse_error"),
+        (image_part(jpeg()[:-40]), "image_parse_error"),
+        (image_part(webp()[:-4]), "image_parse_error"),
+        (image_part(b"hello"), "image_parse_error"),
+        (image_part(gif(), "image/gif"), "unsupported_image_media_type"),
+        (image_part(gif(), "image/png"), "unsupported_image_media_type"),
+        (image_part(b"<svg xmlns='x'/>", "image/svg+xml"), "unsupported_image_media_type"),
+        (image_part(b"<svg xmlns='x'/>", "image/png"), "unsupported_image_media_type"),
+        (image_part(png_claiming(40000, 40000)), "image_too_large"),
+        (image_part(png_claiming(0, 5)), "image_parse_error"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,!!!!"}}, "invalid_base64_image"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KG"}}, "invalid_base64_image"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png,raw"}}, "invalid_base64_image"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,图片"}}, "invalid_base64_image"),
+        ({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}, "invalid_image_url"),
+        ({"type": "image_url", "image_url": {"url": ""}}, "invalid_image_url"),
+    ],
+)
+def test_a_bad_picture_is_refused_with_openais_code(gateway: Gateway, part: dict[str, Any], code: str):
+    error = refusal(post(gateway, chat_body([part])), 400)
+
+    assert (error["param"], error["code"]) == (URL, code)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        audio_part(b"this is a text file, not a sound"),
+        audio_part(b""),
+        audio_part(wav(), "mp3"),
+        audio_part(mp3(), "wav"),
+        audio_part(wav()[:20]),
+        audio_part(wav(301)),
+    ],
+)
+def test_a_bad_sound_is_refused_naming_the_field(gateway: Gateway, part: dict[str, Any]):
+    assert refusal(post(gateway, chat_body([part])), 400)["param"] == DATA
+
+
+def test_an_undecodable_sound_format_is_refused(gateway: Gateway):
+    error = refusal(post(gateway, chat_body([audio_part(wav(), "flac")])), 400)
+
+    assert error["param"] == "messages[0].content[0].input_audio.format"
+
+
+def test_eleven_pictures_are_one_too_many(gateway: Gateway):
+    error = refusal(post(gateway, chat_body([image_part(png())] * 11)), 400)
+
+    assert "10" in error["message"]
+    assert error["param"] == "messages[0].content[10].image_url.url"
+
+
+def test_a_gigantic_picture_is_refused_within_100_ms(gateway: Gateway):
+    body = chat_body([image_part(png_claiming(40000, 40000))])
+    post(gateway, body)
+    started_s = time.monotonic()
+
+    refusal(post(gateway, body), 400)
+
+    assert time.monotonic() - started_s < 0.1
+
+
+def test_base64_may_have_line_breaks(gateway: Gateway):
+    text = b64(png())
+    url = "data:image/png;base64," + "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+
+    assert post(gateway, chat_body([{"type": "image_url", "image_url": {"url": url}}])).status_code == 200

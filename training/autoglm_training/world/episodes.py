@@ -1,0 +1,388 @@
+"""Tasks of two to six steps, and a simulator that lets a model play them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from autoglm_training.world import tasks
+from autoglm_training.world.copy_text import simple_text
+from autoglm_training.world.elements import Element, PixelBox, Scene, Screen, Split
+from autoglm_training.world.labels import (
+    APPS, CONTACTS, LANGUAGES, MESSAGES, PRODUCTS, TOGGLES, Language, is_chinese, names,
+)  # fmt: skip
+from autoglm_training.world.phrases import phrase
+from autoglm_training.world.sayings import answer, thought
+from autoglm_training.world.screens import TEMPLATE_APPS, app_name, build_screen, make_scene
+from autoglm_training.world.tasks import Task, parse_action
+from autoglm_training.world.wire import Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One turn: what is on the screen and what is expected."""
+
+    scene: Scene
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """An instruction and its steps; the last one finishes."""
+
+    kind: str
+    instruction: str
+    language: Language
+    steps: tuple[Step, ...]
+
+    def history(self, index: int) -> tuple[Turn, ...]:
+        """The turns before step `index`, as `wire.agent_messages` takes them."""
+        return tuple((step.task.app, step.task.reply) for step in self.steps[:index])
+
+
+class _Story:
+    """Writes the steps of one episode."""
+
+    def __init__(self, rng: random.Random, split: Split, language: Language) -> None:
+        self.rng, self.split, self.language = rng, split, language
+        self.instruction = ""
+        self.steps: list[Step] = []
+
+    def scene(self, template: str, app: str | None = None, **changes: object) -> Scene:
+        scene = make_scene(self.rng, self.split, template=template, language=self.language, app=app)
+        if self.steps:
+            size = self.steps[0].scene
+            scene = replace(scene, width_px=size.width_px, height_px=size.height_px, dark=size.dark)
+        else:
+            scene = replace(scene, dark=self.rng.random() < 0.35)
+        return replace(scene, **changes)  # type: ignore[arg-type]
+
+    def say(self, family: str, **slots: str) -> None:
+        self.instruction = phrase(
+            self.rng, family, self.language, self.split, slots, verbatim=frozenset({"t"} & set(slots))
+        )
+
+    def add(
+        self, scene: Scene, think: str, action: str, target_box: PixelBox | None = None, family: str = "episode"
+    ) -> None:
+        task = Task(
+            family=family,
+            language=self.language,
+            instruction=self.instruction,
+            think=think,
+            action=action,
+            target_box=target_box,
+            speakable="“" not in self.instruction and '"' not in self.instruction,
+            app=scene.app,
+        )
+        self.steps.append(Step(scene=scene, task=task))
+
+    def tap(self, scene: Scene, label: str, saying: str = "tap", shown: str | None = None) -> None:
+        screen = build_screen(scene)
+        target = screen.find(label)
+        assert target is not None, f"{label!r} is not on the {scene.template} screen"
+        think = thought(saying, self.language, x=shown or label)
+        self.add(scene, think, tasks.tap(screen.point_999(target)), screen.box_999(target.tap_box_px))
+
+    def finish(self, scene: Scene, message: str, think: str | None = None) -> None:
+        self.add(scene, think or thought("done", self.language), tasks.finish(message))
+
+    def launch(self, english: str) -> str:
+        """Launches from the home screen or another app; returns the display name."""
+        name = app_name(english, self.language)
+        start = self.scene("home") if self.rng.random() < 0.7 else self.scene("dialog")
+        while start.app == name:
+            start = self.scene("dialog")
+        self.add(start, thought("launch", self.language, x=name), tasks.launch(name))
+        return name
+
+
+def _toggle(story: _Story) -> None:
+    rng, tongue = story.rng, story.language
+    label = rng.choice(names(TOGGLES, tongue))
+    state = rng.choice(("on", "off"))
+    home_after = rng.random() < 0.35
+    from_home = rng.random() < 0.6 and not home_after
+    family = f"open_and_{state}" if from_home else f"{state}_then_home" if home_after else f"switch_{state}"
+    story.say(family, x=label)
+    if from_home:
+        story.launch("Settings")
+    before = story.scene("settings", must_show=(label,), states=((label, state == "off"),))
+    after = replace(before, states=((label, state == "on"),))
+    story.tap(before, label, f"switch_{state}")
+    message = answer(f"is_{state}", tongue, x=label)
+    think = thought(f"is_{state}", tongue, x=label)
+    if home_after:
+        story.add(after, thought("home", tongue), tasks.HOME)
+        story.finish(story.scene("home"), message)
+    else:
+        story.finish(after, message, think)
+
+
+_SHOWABLE = tuple((template, app) for template, apps in TEMPLATE_APPS.items() if apps and template != "home"
+                  for app in apps if template not in ("thread", "keyboard"))  # fmt: skip
+
+
+def _open_app(story: _Story) -> None:
+    template, english = story.rng.choice(_SHOWABLE)
+    name = app_name(english, story.language)
+    if story.rng.random() < 0.3:
+        story.say("home_then_open", x=name)
+        front = story.scene("dialog")
+        while front.app == name:
+            front = story.scene("dialog")
+        story.add(front, thought("home", story.language), tasks.HOME)
+        start = story.scene("home")
+        story.add(start, thought("launch", story.language, x=name), tasks.launch(name))
+    else:
+        story.say("launch", x=name)
+        story.launch(english)
+    opened = thought("opened", story.language, x=name)
+    story.finish(story.scene(template, english), answer("opened", story.language, x=name), opened)
+
+
+def _direct(story: _Story) -> None:
+    rng, tongue = story.rng, story.language
+    kind = rng.choice(("back", "home", "swipe_up", "swipe_down", "swipe_left", "swipe_right", "wait_default"))
+    story.say(kind)
+    template = rng.choice(("settings", "chats", "shop", "results", "player"))
+    before = story.scene(template)
+    actions = {"back": tasks.BACK, "home": tasks.HOME, "wait_default": tasks.wait(2)}
+    action = actions[kind] if kind in actions else tasks.swipe(kind[len("swipe_") :])
+    story.add(before, thought(kind, tongue), action)
+    after = story.scene("home") if kind in ("back", "home") else story.scene(template)
+    after = after if kind in ("back", "home") else replace(after, app=before.app)
+    story.finish(after if kind != "wait_default" else before, answer("done", tongue))
+
+
+def _chat(story: _Story) -> None:
+    name = story.rng.choice(names(CONTACTS, story.language))
+    story.say("chat_row", x=name)
+    chats = story.scene("chats", must_show=(name,))
+    story.tap(chats, name)
+    story.finish(replace(story.scene("thread"), app=chats.app, must_show=(name,)), answer("done", story.language))
+
+
+def _send(story: _Story) -> None:
+    rng, tongue = story.rng, story.language
+    text = rng.choice([m for m in MESSAGES[tongue] if "'" not in m]) if rng.random() < 0.5 else simple_text(rng, tongue)
+    if is_chinese(text) != (tongue == "zh"):
+        text = simple_text(rng, tongue)
+    name = rng.choice(names(CONTACTS, tongue))
+    from_list = rng.random() < 0.35
+    story.say("send_to" if from_list else "send_here", t=text, x=name)
+    app = None
+    if from_list:
+        chats = story.scene("chats", must_show=(name,))
+        app = chats.app
+        story.tap(chats, name)
+    thread = story.scene("thread", must_show=(name,))
+    thread = replace(thread, app=app or thread.app)
+    field = next(e for e in build_screen(thread).elements if e.kind == "field")
+    story.tap(thread, field.label, "field")
+    story.add(replace(thread, focused=True), thought("type", tongue), tasks.type_text(text))
+    ready = replace(thread, focused=True, typed=text)
+    send = "发送图标" if tongue == "zh" else "send icon"
+    story.tap(ready, "send", "icon", send)
+    story.finish(replace(thread, must_show=(name, text)), answer("done", tongue))
+
+
+def _search(story: _Story) -> None:
+    rng, tongue = story.rng, story.language
+    english = rng.choice(TEMPLATE_APPS["shop"] or ())
+    app = app_name(english, tongue)
+    product = rng.choice(names(PRODUCTS, tongue))
+    from_home = rng.random() < 0.3
+    story.say("app_search" if from_home else "search", t=product, x=app)
+    if from_home:
+        story.launch(english)
+    shop = story.scene("shop", english)
+    while not (fields := [e for e in build_screen(shop).elements if e.kind == "field"]) or build_screen(shop).find(product):
+        shop = story.scene("shop", english)
+    story.tap(shop, fields[0].label, "field")
+    button = "搜索" if tongue == "zh" else "Search"
+    keyboard = replace(story.scene("keyboard", must_show=(button,), focused=True), app=app)
+    while build_screen(keyboard).find(product):
+        keyboard = replace(keyboard, seed=keyboard.seed + 3)
+    story.add(keyboard, thought("type", tongue), tasks.type_text(product))
+    story.tap(replace(keyboard, typed=product), button, "submit")
+    results = replace(story.scene("results", must_show=(product,), typed=product), app=app)
+    story.finish(results, answer("done", tongue))
+
+
+def _scroll(story: _Story) -> None:
+    rng, tongue = story.rng, story.language
+    label = rng.choice(names(TOGGLES, tongue))
+    state = rng.choice(("on", "off"))
+    story.say(f"switch_{state}", x=label)
+    first = story.scene("settings")
+    while build_screen(first).find(label):
+        first = story.scene("settings")
+    story.add(first, thought("scroll_find", tongue, x=label), tasks.swipe("up"))
+    second = replace(first, seed=first.seed + 3, must_show=(label,), states=((label, state == "off"),))
+    story.tap(second, label, f"switch_{state}")
+    after = replace(second, states=((label, state == "on"),))
+    story.finish(after, answer(f"is_{state}", tongue, x=label), thought(f"is_{state}", tongue, x=label))
+
+
+def _cheapest(story: _Story) -> None:
+    english = story.rng.choice(TEMPLATE_APPS["shop"] or ())
+    name = app_name(english, story.language)
+    story.say("app_cheapest", x=name)
+    story.launch(english)
+    shop = story.scene("shop", english)
+    priced = [e for e in build_screen(shop).elements if e.price is not None]
+    best = min(priced, key=lambda e: e.price or 0.0)
+    message = answer("cheapest", story.language, x=best.label, v=best.value or "")
+    think = thought("cheapest", story.language, x=best.label)
+    story.add(shop, think, tasks.finish(message), family="episode_ask")
+
+
+_STORIES: dict[str, tuple[Callable[[_Story], None], float]] = {
+    "toggle": (_toggle, 2.0), "open_app": (_open_app, 1.6), "direct": (_direct, 1.4), "chat": (_chat, 1.0),
+    "send": (_send, 1.4), "search": (_search, 1.0), "scroll": (_scroll, 1.0), "cheapest": (_cheapest, 0.8),
+}  # fmt: skip
+EPISODE_KINDS: tuple[str, ...] = tuple(_STORIES)
+
+
+def make_episode(
+    rng: random.Random, split: Split, *, kind: str | None = None, language: Language | None = None
+) -> Episode:
+    """A random episode.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    chosen = kind or rng.choices(EPISODE_KINDS, [weight for _, weight in _STORIES.values()])[0]
+    if chosen not in _STORIES:
+        raise ValueError(f"kind must be one of {EPISODE_KINDS}, not {chosen!r}")
+    story = _Story(rng, split, language or rng.choice(LANGUAGES))
+    _STORIES[chosen][0](story)
+    return Episode(
+        kind=chosen, instruction=story.instruction, language=story.language, steps=tuple(story.steps)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an action did: whether it was right, whether the episode is over, and whether it succeeded."""
+
+    screen: Screen
+    correct: bool
+    finished: bool
+    success: bool
+
+
+class Simulator:
+    """Plays an episode: right actions lead on, wrong ones leave the screen as it is and count as mistakes."""
+
+    def __init__(self, episode: Episode, *, max_mistakes: int = 3) -> None:
+        self.episode = episode
+        self.mistakes = 0
+        self._max_mistakes = max_mistakes
+        self._index = 0
+        self._finished = False
+        self._replies: list[Turn] = []
+        self._screen = build_screen(episode.steps[0].scene)
+
+    @property
+    def screen(self) -> Screen:
+        """What the phone shows now."""
+        return self._screen
+
+    @property
+    def expected(self) -> Task:
+        """The expected task of this turn."""
+        return self.episode.steps[self._index].task
+
+    def history(self) -> tuple[Turn, ...]:
+        """The replies given so far, as recorded by `record`."""
+        return tuple(self._replies)
+
+    def record(self, reply: str) -> None:
+        """Keeps the model's own reply for the next turn's history; call it before `apply`."""
+        self._replies.append((self._screen.app, reply))
+
+    def apply(self, action: str) -> Outcome:
+        """Performs one action.
+
+        Raises:
+            ValueError: the episode is over.
+        """
+        if self._finished:
+            raise ValueError("the episode is over")
+        correct = matches(action, self.expected, self._screen)
+        last = self._index == len(self.episode.steps) - 1
+        ends = action.startswith("finish")
+        if correct and not last:
+            self._index += 1
+            self._screen = build_screen(self.episode.steps[self._index].scene)
+        if not correct:
+            self.mistakes += 1
+        self._finished = ends or self.mistakes > self._max_mistakes
+        return Outcome(
+            screen=self._screen, correct=correct, finished=self._finished, success=correct and last and ends
+        )
+
+
+def matches(action: str, expected: Task, screen: Screen) -> bool:
+    """Whether an action does what is expected: a tap inside the target, a swipe the same way, the same text or app."""
+    try:
+        got, want = parse_action(action), parse_action(expected.action)
+    except ValueError:
+        return False
+    if got["call"] != want["call"]:
+        return False
+    if want["call"] == "finish":
+        # A question's answer counts word for word; that something is done may be said freely.
+        return got.get("message") == want["message"] if expected.family.endswith("ask") else True
+    name = want["action"]
+    if name == "Launch" and got.get("action") == "Tap":
+        element = _tapped(got, screen)
+        return element is not None and _same_app(element.label, str(want["app"]))
+    if got.get("action") != name:
+        return False
+    if name in ("Tap", "Long Press", "Double Tap"):
+        return _hits(got, expected)
+    if name == "Swipe":
+        return _direction(got) == _direction(want)
+    if name == "Launch":
+        return _same_app(str(got.get("app")), str(want["app"]))
+    return all(got.get(key) == value for key, value in want.items())
+
+
+def _point(action: tasks.Action, key: str) -> tuple[float, float] | None:
+    value = action.get(key)
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(side, (int, float)) for side in value):
+        return float(value[0]), float(value[1])
+    return None
+
+
+def _tapped(action: tasks.Action, screen: Screen) -> Element | None:
+    point = _point(action, "element")
+    return None if point is None else screen.at_999(int(point[0]), int(point[1]))
+
+
+def _hits(action: tasks.Action, expected: Task) -> bool:
+    point = _point(action, "element")
+    if point is None or expected.target_box is None:
+        return False
+    x0, y0, x1, y1 = expected.target_box
+    return x0 <= point[0] <= x1 and y0 <= point[1] <= y1
+
+
+def _direction(action: tasks.Action) -> str | None:
+    start, end = _point(action, "start"), _point(action, "end")
+    if start is None or end is None:
+        return None
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    if abs(dx) > abs(dy):
+        return "right" if dx > 0 else "left"
+    return "down" if dy > 0 else "up"
+
+
+def _same_app(first: str, second: str) -> bool:
+    if first.strip().lower() == second.strip().lower():
+        return True
+    return any({first, second} == set(pair) for pair in APPS)
