@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from autoglm_client.agent import to_pixels
 from autoglm_protocol.actions import Action
@@ -17,6 +18,10 @@ _OVERSAMPLING = 2  # Pillow draws without anti-aliasing: draw larger, then shrin
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "msyh.ttc")
 
 Point = tuple[float, float]
+Colour = tuple[int, int, int]
+
+_STROKES: tuple[tuple[Colour, float], ...] = ((HALO, 4), (ACCENT, 0))
+"""Everything is drawn twice: wider in white, so that it shows on any screenshot, then in colour."""
 
 
 def draw_action(image: Image.Image, action: Action) -> Image.Image:
@@ -27,7 +32,7 @@ def draw_action(image: Image.Image, action: Action) -> Image.Image:
     if action.name == "Swipe":
         start, end = (to_pixels(action.arguments[key], width, height) for key in ("start", "end"))
         pen.arrow(start, end)
-        pen.label(describe(action), beside=end)
+        pen.label(describe(action), beside=end, is_above=end[1] < start[1])
     elif action.point is not None:
         at = to_pixels(action.point, width, height)
         pen.target(at, rings=2 if action.name == "Double Tap" else 1, is_filled=action.name == "Long Press")
@@ -40,7 +45,7 @@ def draw_action(image: Image.Image, action: Action) -> Image.Image:
 def describe(action: Action) -> str:
     """The action in a few words: `Tap (512, 340)`, `Launch WeChat`, `finish: ...`."""
     if action.name == "Swipe":
-        return f"Swipe {_pair(action.arguments['start'])} → {_pair(action.arguments['end'])}"
+        return f"Swipe {_pair(action.arguments['start'])} to {_pair(action.arguments['end'])}"
     if action.point is not None:
         return f"{action.name} {_pair(action.point)}"
     words = " ".join(str(value) for value in action.arguments.values())
@@ -65,37 +70,37 @@ class _Pen:
 
     def target(self, at: Point, *, rings: int, is_filled: bool) -> None:
         x, y = self._scaled(at)
-        radius = 46 * self._unit
         if is_filled:
-            self._disc((x, y), radius, (*ACCENT, 90))
-        for ring in range(rings):
-            self._ring((x, y), radius + ring * 26 * self._unit)
-        inner, outer = 14 * self._unit, 74 * self._unit
-        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            self._line((x + dx * inner, y + dy * inner), (x + dx * outer, y + dy * outer), 7)
-        self._disc((x, y), 7 * self._unit, (*HALO, 255))
-        self._disc((x, y), 5 * self._unit, (*ACCENT, 255))
+            self._disc((x, y), 46, (*ACCENT, 90))
+        for colour, grown in _STROKES:
+            for ring in range(rings):
+                self._ring((x, y), 51 + ring * 26, colour, grown)
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                inner, outer = ((reach * self._unit) for reach in (14 - grown, 74 + grown))
+                self._line((x + dx * inner, y + dy * inner), (x + dx * outer, y + dy * outer), 7 + 2 * grown, colour)
+            self._disc((x, y), 5 + grown, (*colour, 255))
 
     def arrow(self, start: Point, end: Point) -> None:
         (x0, y0), (x1, y1) = self._scaled(start), self._scaled(end)
         length = math.hypot(x1 - x0, y1 - y0)
-        self._ring((x0, y0), 26 * self._unit)
-        if length == 0:
-            return
-        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        ux, uy = ((x1 - x0) / length, (y1 - y0) / length) if length else (0.0, 0.0)
         head = min(70 * self._unit, length)
-        neck = (x1 - ux * head * 0.8, y1 - uy * head * 0.8)
-        self._line((x0 + ux * 26 * self._unit, y0 + uy * 26 * self._unit), neck, 14)
-        for grown, colour in ((6 * self._unit, HALO), (0.0, ACCENT)):
-            half = head * 0.55 + grown
-            back = head + grown
-            tip = (x1 + ux * grown * 1.5, y1 + uy * grown * 1.5)
-            left = (x1 - ux * back - uy * half, y1 - uy * back + ux * half)
-            right = (x1 - ux * back + uy * half, y1 - uy * back - ux * half)
-            self._draw.polygon([tip, left, right], fill=(*colour, 255))
+        from_ring = min(31 * self._unit, length)
+        for colour, grown in _STROKES:
+            self._ring((x0, y0), 31, colour, grown)
+            tail, neck = (x0 + ux * from_ring, y0 + uy * from_ring), (x1 - ux * head * 0.9, y1 - uy * head * 0.9)
+            self._line(tail, neck, 14 + 2 * grown, colour)
+            more = grown * self._unit
+            half = head * 0.55 + 1.6 * more  # the outline of a triangle grows fastest at its corners
+            back = (x1 - ux * (head + more), y1 - uy * (head + more))
+            tip = (x1 + ux * more * 2, y1 + uy * more * 2)
+            self._draw.polygon(
+                [tip, (back[0] - uy * half, back[1] + ux * half), (back[0] + uy * half, back[1] - ux * half)],
+                fill=(*colour, 255),
+            )
 
-    def label(self, text: str, *, beside: Point | None) -> None:
-        """A dark pill, next to `beside` on the side where there is room; at the bottom without one."""
+    def label(self, text: str, *, beside: Point | None, is_above: bool = False) -> None:
+        """A dark pill, below `beside` or above it, on the other side where there is no room; at the bottom without one."""
         width, height = self._layer.size
         font = _font(text, 38 * self._unit)
         margin, pad = 24 * self._unit, 20 * self._unit
@@ -109,7 +114,9 @@ class _Pen:
             x, y = self._scaled(beside)
             gap = 100 * self._unit
             left = x - pill_width / 2
-            top = y + gap if y + gap + pill_height + margin <= height else y - gap - pill_height
+            above, below = y - gap - pill_height, y + gap
+            has_room = above >= margin if is_above else below + pill_height + margin <= height
+            top = above if is_above == has_room else below
         left = min(max(left, margin), max(width - pill_width - margin, margin))
         top = min(max(top, margin), max(height - pill_height - margin, margin))
         self._draw.rounded_rectangle(
@@ -131,17 +138,16 @@ class _Pen:
     def _scaled(self, at: Point) -> Point:
         return (at[0] + 0.5) * _OVERSAMPLING, (at[1] + 0.5) * _OVERSAMPLING
 
-    def _ring(self, at: Point, radius: float) -> None:
-        for width, colour in ((18, HALO), (10, ACCENT)):
-            grown = radius + width / 2 * self._unit
-            self._draw.ellipse(_around(at, grown), outline=(*colour, 255), width=round(width * self._unit))
+    def _ring(self, at: Point, radius: float, colour: Colour, grown: float) -> None:
+        width = 10 + 2 * grown
+        outline = _around(at, (radius + width / 2) * self._unit)
+        self._draw.ellipse(outline, outline=(*colour, 255), width=round(width * self._unit))
 
     def _disc(self, at: Point, radius: float, colour: tuple[int, int, int, int]) -> None:
-        self._draw.ellipse(_around(at, radius), fill=colour)
+        self._draw.ellipse(_around(at, radius * self._unit), fill=colour)
 
-    def _line(self, start: Point, end: Point, width: float) -> None:
-        for grown, colour in ((width + 8, HALO), (width, ACCENT)):
-            self._draw.line((start, end), fill=(*colour, 255), width=max(round(grown * self._unit), 1))
+    def _line(self, start: Point, end: Point, width: float, colour: Colour) -> None:
+        self._draw.line((start, end), fill=(*colour, 255), width=max(round(width * self._unit), 1))
 
 
 def _around(at: Point, radius: float) -> tuple[float, float, float, float]:
@@ -160,14 +166,14 @@ def _font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFon
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, max_lines: int = 3) -> str:
-    """Lines that fit into `width`, broken anywhere (Chinese has no spaces), an ellipsis where text is left over."""
-    lines, rest = [""], text.replace("\n", " ")
-    while rest:
-        if font.getlength(lines[-1] + rest[0]) > width and lines[-1]:
-            if len(lines) == max_lines:
-                lines[-1] = lines[-1][:-1] + "…"
-                break
-            lines.append("")
-        lines[-1] += rest[0]
-        rest = rest[1:]
+    """Lines that fit into `width`, broken at spaces and between Chinese characters; an ellipsis where text is left."""
+    lines = [""]
+    for word in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+\s*|\s+", text):
+        pieces = [word] if font.getlength(word.rstrip()) <= width else list(word)
+        for piece in pieces:
+            if lines[-1] and font.getlength((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece.replace("\n", " ")
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1].rstrip()[:-1] + "…"]
     return "\n".join(line.strip() for line in lines)

@@ -6,13 +6,12 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from autoglm_protocol.errors import OverloadedError
-
 from autoglm_gateway.option import option
+from autoglm_protocol.errors import OverloadedError
 
 _MAX_RETRY_AFTER_S = 60.0
 
@@ -47,7 +46,7 @@ class Admission:
         return len(self._waiters)
 
     @asynccontextmanager
-    async def place(self, *, priority: int = 0) -> AsyncIterator[None]:
+    async def place(self, *, priority: int = 0) -> AsyncGenerator[None, None]:
         """Hold a place for the body of the block. Raises OverloadedError at once when the queue is full."""
         await self._enter(priority)
         started_s = time.monotonic()

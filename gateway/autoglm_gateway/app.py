@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autoglm_protocol.errors import AutoglmError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -15,6 +14,7 @@ from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.status_routes import StatusRoutes
+from autoglm_protocol.errors import AutoglmError
 
 
 def create_app(settings: Settings, service: ChatService, metrics: Metrics) -> ASGIApp:

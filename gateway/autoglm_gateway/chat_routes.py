@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autoglm_protocol.events import Failed, fold
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,6 +14,7 @@ from autoglm_gateway.json_response import JsonResponse
 from autoglm_gateway.openai_chat import ChatChunks, chat_completion, error_body
 from autoglm_gateway.openai_schema import parse_chat
 from autoglm_gateway.service import ChatService, ChatStream
+from autoglm_protocol.events import Failed, fold
 
 
 class ChatRoutes:

@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 
 async def run_while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Run `work`; cancel it within a turn of the loop when the peer closes the connection. The body must be read before."""
+    """Run `work`, with the body read before; cancel it within a turn of the loop when the peer closes."""
     job = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_until_disconnect(receive))
     try:

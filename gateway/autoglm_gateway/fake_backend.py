@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autoglm_gateway.option import option
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError, UnavailableError
 from autoglm_protocol.events import (
@@ -22,8 +23,6 @@ from autoglm_protocol.events import (
     Usage,
 )
 from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
-
-from autoglm_gateway.option import option
 
 _NUM_LAYERS = 24
 _EXITS = (6, 12, 18, 24)
@@ -77,9 +76,8 @@ class FakeBackend:
         count = 0
         finish_reason = FinishReason.STOP
         for index in range(request.sampling.n):
-            sent = 0
             finish_reason = FinishReason.STOP
-            for text in self._pieces(request):
+            for sent, text in enumerate(self._pieces(request)):
                 if count == self._knobs.fake_fail_at_token:
                     yield Failed(error=InternalError("the fake backend failed"))
                     return
@@ -89,7 +87,6 @@ class FakeBackend:
                 await self._pace()
                 logprobs = (_logprob(text, request.sampling.top_logprobs),) if request.sampling.logprobs else None
                 yield TokenDelta(text=text, token_ids=(_token_id(text),), index=index, logprobs=logprobs)
-                sent += 1
                 count += 1
             if request.sampling.n > 1:
                 yield ChoiceFinished(index=index, finish_reason=finish_reason)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+
+from autoglm_gateway.draft import ChatDraft, DraftMessage, DraftPart, MediaKind, MediaRef
+from autoglm_gateway.openai_schema import check_features
+from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
 from autoglm_protocol.chat import ChatOptions, Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import (
@@ -20,12 +26,6 @@ from autoglm_protocol.events import (
 )
 from autoglm_protocol.grpc import autoglm_pb2 as pb
 from autoglm_protocol.sampling import SamplingParams
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
-
-from autoglm_gateway.draft import ChatDraft, DraftMessage, DraftPart, MediaKind, MediaRef
-from autoglm_gateway.openai_schema import check_features
-from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
 
 _ROLES = {
     pb.ROLE_SYSTEM: Role.SYSTEM,

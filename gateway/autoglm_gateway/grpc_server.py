@@ -6,16 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
-from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError
-from autoglm_protocol.events import Failed, fold
-from autoglm_protocol.grpc import autoglm_pb2 as pb
-from autoglm_protocol.grpc import autoglm_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,10 +21,15 @@ from autoglm_gateway.openai_chat import completion_id
 from autoglm_gateway.request_ids import request_ids
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.trace_context import enter_trace
+from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError
+from autoglm_protocol.events import Failed, fold
+from autoglm_protocol.grpc import autoglm_pb2 as pb
+from autoglm_protocol.grpc import autoglm_pb2_grpc
 
 _log = logging.getLogger("autoglm_gateway.access")
 _SERVICE = pb.DESCRIPTOR.services_by_name["AutoGLM"].full_name
 _HEALTH_EVERY_S = 1.0
+_aio_health: Any = health.aio  # pyright: ignore # set at import, unseen by stubs
 
 
 class GrpcServer:
@@ -43,9 +44,10 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # otherwise two gateways would share a port without a word
             )
         )
-        self._health = health.aio.HealthServicer()
-        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health: Any = _aio_health.HealthServicer()
+        # generated code has no types
+        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics), self._server)  # pyright: ignore
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._health_task: asyncio.Task[None] | None = None
         self.port = 0
@@ -107,10 +109,10 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
                         await context.write(message)
 
     @asynccontextmanager
-    async def _call(self, context: Any, method: str) -> AsyncIterator[str]:
+    async def _call(self, context: Any, method: str) -> AsyncGenerator[str, None]:
         """The request's unique id; a refusal inside becomes a status, and every call a log line and a count."""
         started_s = time.monotonic()
-        metadata = dict(context.invocation_metadata() or ())
+        metadata: dict[str, str] = dict(context.invocation_metadata() or ())
         ids = request_ids(metadata.get("x-request-id"))
         enter_trace(metadata.get("traceparent", ""))
         echo = (("x-request-id", ids.request_id),)

@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 import orjson
-from autoglm_protocol.errors import DeadlineError, InvalidRequestError, PayloadTooLargeError, RequestCancelledError
 from starlette.requests import Request
+
+from autoglm_gateway.deadline import within
+from autoglm_protocol.errors import DeadlineError, InvalidRequestError, PayloadTooLargeError, RequestCancelledError
 
 
 async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> Any:
@@ -23,15 +25,10 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    reading = asyncio.ensure_future(_read(request, max_bytes))
     try:
-        await asyncio.wait((reading,), timeout=timeout_s)
-    finally:
-        if not reading.done():
-            reading.cancel()
-    if reading.cancelled() or not reading.done():
-        raise DeadlineError(f"the request body did not arrive within {timeout_s:g} s", code="body_timeout")
-    return reading.result()
+        return await within(_read(request, max_bytes), timeout_s)
+    except asyncio.TimeoutError:
+        raise DeadlineError(f"the request body did not arrive within {timeout_s:g} s", code="body_timeout") from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

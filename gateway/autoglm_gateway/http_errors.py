@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import orjson
-from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError, UnavailableError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from autoglm_gateway.openai_chat import error_body
+from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError, UnavailableError
 
 _UNAVAILABLE_RETRY_S = 1
 

@@ -9,13 +9,13 @@ import asyncio
 import binascii
 from dataclasses import dataclass
 
-from autoglm_protocol.chat import AudioPart, ImagePart, Message, Part, TextPart
-from autoglm_protocol.errors import InvalidRequestError
-
 from autoglm_gateway.audio_header import read_audio_header
 from autoglm_gateway.draft import DraftMessage, MediaKind, MediaRef
 from autoglm_gateway.image_header import read_image_header
+from autoglm_gateway.media_fetch import MediaFetcher
 from autoglm_gateway.option import option
+from autoglm_protocol.chat import AudioPart, ImagePart, Message, Part, TextPart
+from autoglm_protocol.errors import InvalidRequestError
 
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "application/octet-stream", "")
 _AUDIO_TYPES = {
@@ -48,6 +48,14 @@ class MediaLimits:
 class MediaReader:
     def __init__(self, limits: MediaLimits) -> None:
         self._limits = limits
+        self._fetcher = MediaFetcher(
+            hosts=limits.media_hosts,
+            timeout_s=limits.media_timeout_s,
+            private_addresses=limits.media_private_addresses,
+        )
+
+    async def close(self) -> None:
+        await self._fetcher.close()
 
     async def read(self, messages: tuple[DraftMessage, ...]) -> tuple[Message, ...]:
         """Messages with every medium as bytes, order kept. Raises InvalidRequestError naming the field."""
@@ -98,7 +106,8 @@ class MediaReader:
             return await self._decode(ref.base64, ref), ref.format
         assert ref.url is not None
         if ref.url[:5].lower() != "data:":
-            raise InvalidRequestError(f"{ref.param} must be a data: URL", code="invalid_image_url", param=ref.param)
+            data, media_type = await self._fetcher.fetch(ref, max_bytes=self._max_bytes(ref))
+            return data, self._check_type(media_type, ref)
         head, comma, payload = ref.url[5:].partition(",")
         media_type, *attributes = head.lower().split(";")
         if not comma or "base64" not in attributes:
@@ -126,8 +135,7 @@ class MediaReader:
         return None
 
     async def _decode(self, text: str, ref: MediaRef) -> bytes:
-        image = ref.kind is MediaKind.IMAGE
-        limit = self._limits.max_image_bytes if image else self._limits.max_audio_bytes
+        limit = self._max_bytes(ref)
         if len(text) * 3 // 4 > limit + 3:
             self._refuse_size(len(text) * 3 // 4, limit, f"{ref.kind.value}_file_too_large", ref)
         data = _decode_base64(text)
@@ -136,6 +144,9 @@ class MediaReader:
         # A large picture takes milliseconds: let the other streams have a turn between two of them.
         await asyncio.sleep(0)
         return data
+
+    def _max_bytes(self, ref: MediaRef) -> int:
+        return self._limits.max_image_bytes if ref.kind is MediaKind.IMAGE else self._limits.max_audio_bytes
 
     def _check_bytes(self, data: bytes, limit: int, code: str, ref: MediaRef) -> None:
         if len(data) > limit:

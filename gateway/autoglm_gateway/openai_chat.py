@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import (
     ChoiceFinished,
@@ -19,9 +21,6 @@ from autoglm_protocol.events import (
     TokenDelta,
     TokenLogprob,
 )
-
-from autoglm_gateway.draft import ChatDraft
-from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
 
 Json = dict[str, Any]
 
@@ -99,7 +98,7 @@ class ChatChunks:
         splitter = self._splitters.get(event.index)
         delta = {"content": event.text} if splitter is None else _split_delta(splitter.feed(event.text))
         logprobs = _logprobs(event.logprobs) if event.logprobs else None
-        if event.text and delta or logprobs or self._draft.continuous_usage:
+        if (event.text and delta) or logprobs or self._draft.continuous_usage:
             yield self._chunk(event.index, delta, logprobs=logprobs)
 
     def _finish_choice(self, index: int, reason: FinishReason, **extra: Any) -> Iterator[Json]:

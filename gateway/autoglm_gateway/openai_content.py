@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
-from autoglm_protocol.chat import Role, TextPart
-from autoglm_protocol.errors import InvalidRequestError
 
 from autoglm_gateway.draft import DraftMessage, DraftPart, MediaKind, MediaRef
 from autoglm_gateway.json_fields import JsonFields
+from autoglm_protocol.chat import Role, TextPart
+from autoglm_protocol.errors import InvalidRequestError
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -61,8 +61,9 @@ def read_content(message: JsonFields, name: str, *, role: Role) -> Sequence[Draf
         return (TextPart(text=content),)
     if not isinstance(content, list):
         raise message.wrong_type(name, "a string or a list of parts")
+    items = cast("list[Any]", content)
     where = message.where(name)
-    return tuple(_part(item, f"{where}[{index}]", role) for index, item in enumerate(content))
+    return tuple(_part(item, f"{where}[{index}]", role) for index, item in enumerate(items))
 
 
 def _part(raw: Any, where: str, role: Role) -> DraftPart:

@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-from autoglm_protocol.chat import ChatOptions
-from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.sampling import SamplingParams
 
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_content import read_messages
-
-_SAMPLING = frozenset(
-    """temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty logit_bias seed max_tokens
-    min_tokens stop stop_token_ids ignore_eos include_stop_str_in_output allowed_token_ids bad_words logprobs
-    top_logprobs n""".split()
-)
-_OPTIONS = frozenset(
-    """depth exit enable_thinking max_reasoning_tokens thinking_token_budget max_reasoning_steps chat_template_kwargs
-    continue_final_message add_generation_prompt priority reasoning_effort""".split()
-)
-_ENVELOPE = frozenset(
-    "model messages stream stream_options return_reasoning include_reasoning max_completion_tokens".split()
-)
-# Bookkeeping for OpenAI's own platform: true of any answer, so nothing is lost by not acting on it.
-_WITHOUT_EFFECT = frozenset(
-    """user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention parallel_tool_calls
-    spaces_between_special_tokens request_id""".split()
-)
-_MEANS_NOTHING: Mapping[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "skip_special_tokens": (True,),
-    "echo": (False,),
-    "best_of": (1,),
-    "verbosity": ("medium",),
-}
-"""Fields that are not supported, with the values that ask for what happens anyway."""
-
-_UNSUPPORTED = frozenset(
-    """tools functions audio prediction web_search_options chat_template structured_outputs guided_json guided_regex
-    guided_choice guided_grammar documents prompt_logprobs truncate_prompt_tokens length_penalty mm_processor_kwargs
-    use_beam_search""".split()
-) | set(_MEANS_NOTHING)
-
-_KNOWN = _SAMPLING | _OPTIONS | _ENVELOPE | _WITHOUT_EFFECT | _UNSUPPORTED
+from autoglm_gateway.openai_fields import HARMLESS_VALUES, KNOWN_FIELDS, SAMPLING_FIELDS, UNSUPPORTED_FIELDS
+from autoglm_protocol.chat import ChatOptions
+from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.sampling import SamplingParams
 
 
 def parse_chat(body: Any, *, features: frozenset[str]) -> ChatDraft:
-    """A parsed JSON body of /v1/chat/completions. `features`: see Backend. Raises InvalidRequestError naming the field."""
+    """The JSON body of /v1/chat/completions. `features`: see Backend. Raises InvalidRequestError naming the field."""
     fields = JsonFields(body)
     model = fields.required_text("model")
     refuse_unsupported(fields)
@@ -62,9 +24,9 @@ def parse_chat(body: Any, *, features: frozenset[str]) -> ChatDraft:
 
 
 def refuse_unsupported(fields: JsonFields) -> None:
-    for name in _UNSUPPORTED & fields.raw.keys():
+    for name in UNSUPPORTED_FIELDS & fields.raw.keys():
         value = fields.raw[name]
-        if value is not None and value not in _MEANS_NOTHING.get(name, ()):
+        if value is not None and value not in HARMLESS_VALUES.get(name, ()):
             raise InvalidRequestError(
                 f"{name} is not supported by this server", code="unsupported_parameter", param=name
             )
@@ -88,7 +50,7 @@ def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozen
         stream=stream,
         include_usage=stream_options is not None and stream_options.flag("include_usage", False),
         continuous_usage=continuous,
-        ignored_fields=tuple(sorted(fields.raw.keys() - _KNOWN - known)),
+        ignored_fields=tuple(sorted(fields.raw.keys() - KNOWN_FIELDS - known)),
     )
 
 
@@ -102,7 +64,7 @@ def check_features(sampling: SamplingParams, features: frozenset[str]) -> None:
 
 
 def _sampling(fields: JsonFields) -> SamplingParams:
-    raw = {name: value for name, value in fields.raw.items() if name in _SAMPLING and value is not None}
+    raw = {name: value for name, value in fields.raw.items() if name in SAMPLING_FIELDS and value is not None}
     limit = fields.integer("max_completion_tokens")
     if limit is not None:
         raw["max_tokens"] = limit

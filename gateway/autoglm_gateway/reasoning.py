@@ -28,7 +28,7 @@ class ReasoningSplitter:
 
     def __init__(self) -> None:
         self._state = _State.BEFORE
-        self._held = ""
+        self._held: str = ""
 
     def feed(self, text: str) -> Split:
         """What is certain by now; a tag that may still be completed is held back."""

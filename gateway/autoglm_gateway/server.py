@@ -35,11 +35,12 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises PortTakenError."""
     metrics = Metrics(settings.served_model_names[0])
     backend = _backend(settings)
+    media = MediaReader(settings.media)
     service = ChatService(
         model_names=settings.served_model_names,
         backend=backend,
         admission=Admission(settings.admission),
-        media=MediaReader(settings.media),
+        media=media,
         metrics=metrics,
     )
     http_socket = _bind(settings.host, settings.port)
@@ -75,6 +76,7 @@ async def serve(settings: Settings) -> None:
         await grpc_server.stop()
         server.should_exit = True
         await http
+        await media.close()
         await backend.close()
     _log.info("stopped")
 

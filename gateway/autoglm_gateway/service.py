@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-
-from autoglm_protocol.chat import ChatRequest
-from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
-from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent
 
 from autoglm_gateway.admission import Admission
 from autoglm_gateway.backend import Backend
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics, RequestMetrics
+from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
+from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent
 
 _log = logging.getLogger(__name__)
 _ABORT_GRACE_S = 5.0
@@ -38,8 +37,8 @@ class _Flight:
 class ChatStream:
     """A request that the backend has begun to answer: `started` is here, the rest comes by iterating.
 
-    Iterating yields TokenDelta and ChoiceFinished, then exactly one terminal event. To be iterated once, by the task that
-    opened it.
+    Iterating yields TokenDelta and ChoiceFinished, then exactly one terminal event. To be iterated once, by the task
+    that opened it.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class ChatService:
             raise NotFoundError(f"the model {name[:200]!r} does not exist", code="model_not_found", param="model")
 
     @asynccontextmanager
-    async def open(self, draft: ChatDraft, *, request_id: str) -> AsyncIterator[ChatStream]:
+    async def open(self, draft: ChatDraft, *, request_id: str) -> AsyncGenerator[ChatStream, None]:
         """Send a request to the backend; leaving the block before the stream is over cancels it there.
 
         Raises AutoglmError when the request is refused or fails before its Started event.
@@ -157,7 +156,7 @@ class ChatService:
         return self._idle.is_set()
 
     @contextmanager
-    def _flight(self) -> Iterator[_Flight]:
+    def _flight(self) -> Generator[_Flight, None, None]:
         flight = _Flight()
         self._flights.add(flight)
         self._idle.clear()

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from autoglm_gateway.admission import AdmissionLimits
 from autoglm_gateway.fake_backend import FakeKnobs
@@ -47,12 +47,12 @@ class Settings:
 
 
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Settings from flags, else environment, else defaults. A bad value ends the process with one sentence, status 2."""
+    """From flags, else environment, else defaults. A bad value ends the process with one sentence and status 2."""
     parser = argparse.ArgumentParser(
         prog="autoglm_gateway", description="OpenAI-compatible HTTP and gRPC gateway in front of Triton."
     )
     for spec in _specs(Settings):
-        shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        shown = ",".join(spec.default) if spec.is_list else spec.default
         note = f"{spec.help} (default: {shown}; {spec.variable})".replace("%", "%%")
         if spec.kind is bool:
             parser.add_argument(spec.flag, dest=spec.name, action=argparse.BooleanOptionalAction, help=note)
@@ -100,11 +100,11 @@ class _Spec:
 
 
 def _specs(section: type) -> Iterator[_Spec]:
-    hints = typing.get_type_hints(section)
+    hints: dict[str, Any] = typing.get_type_hints(section)
     for item in dataclasses.fields(section):
-        kind = hints[item.name]
-        if is_dataclass(kind) and isinstance(kind, type):
-            yield from _specs(kind)
+        kind: Any = hints[item.name]
+        if is_dataclass(kind):
+            yield from _specs(cast(type, kind))
             continue
         is_list = typing.get_origin(kind) is tuple
         if isinstance(kind, types.UnionType):

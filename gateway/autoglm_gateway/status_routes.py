@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from autoglm_protocol.errors import UnavailableError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from autoglm_gateway.json_response import JsonResponse
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import model_card, model_list
 from autoglm_gateway.service import ChatService
+from autoglm_protocol.errors import UnavailableError
 
 
 class StatusRoutes:

@@ -13,6 +13,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+from tritonclient.grpc import service_pb2  # pyright: ignore[reportMissingTypeStubs]
+from tritonclient.grpc.service_pb2_grpc import (  # pyright: ignore[reportMissingTypeStubs]
+    GRPCInferenceServiceStub,
+)
+
+from autoglm_gateway.trace_context import current_traceparent
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import (
     AutoglmError,
@@ -25,11 +31,9 @@ from autoglm_protocol.errors import (
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent
 from autoglm_protocol.tensors import AUTOGLM_PHONE, Tensors, bytes_tensor
 from autoglm_protocol.wire import chat_to_tensors, event_from_tensors
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from autoglm_gateway.trace_context import current_traceparent
-
+pb: Any = service_pb2  # its classes are made at import, where no type checker sees them
+_EOF: Any = grpc.aio.EOF  # pyright: ignore # not in the stubs
 _log = logging.getLogger(__name__)
 _PROBE_TIMEOUT_S = 2.0
 _FEATURES_PARAMETER = "features"
@@ -152,7 +156,7 @@ def _infer_request(request: ChatRequest) -> Any:
 
 def _event(message: Any) -> StreamEvent | None:
     """None for a message without tensors, which only marks the end of the stream."""
-    if message is grpc.aio.EOF:
+    if message is _EOF:
         return Failed(error=InternalError("the model server ended the stream too soon"))
     if message.error_message:
         return Failed(error=_model_error(message.error_message))

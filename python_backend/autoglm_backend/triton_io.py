@@ -1,7 +1,7 @@
 """The only place that imports Triton's Python backend: requests, responses, calls of other models, metrics, the log.
 
-The module `triton_python_backend_utils` exists inside Triton's stub process only, so nothing that should run without Triton
-may import this file.
+The module `triton_python_backend_utils` exists inside Triton's stub process only, so nothing that should run without
+Triton may import this file.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
+from numpy.typing import NDArray
 
 from autoglm_protocol.errors import AutoglmError, InternalError, from_wire_text, wire_text
 from autoglm_protocol.tensors import ModelContract, Tensors
@@ -59,7 +59,7 @@ def read_inputs(request: Request, contract: ModelContract, *, copy: bool = False
     return tensors
 
 
-def to_response(tensors: Mapping[str, np.ndarray]) -> Response:
+def to_response(tensors: Mapping[str, NDArray[Any]]) -> Response:
     return pb_utils.InferenceResponse(output_tensors=_pack(tensors))
 
 
@@ -67,12 +67,12 @@ def to_error_response(error: AutoglmError) -> Response:
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(wire_text(error)))
 
 
-def call(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Tensors:
+def call(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """One answer of another model of this server. Raises the AutoglmError that it answered with."""
     return _unpack(_request(contract, tensors).exec(), contract)
 
 
-def stream(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Iterator[Tensors]:
+def stream(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Iterator[Tensors]:
     """Every answer of a decoupled model of this server, blocking between them; raises as `call`.
 
     Must be read to its end: Triton 2.51 has no way to abandon it.
@@ -89,7 +89,7 @@ class Sender:
     def __init__(self, request: Request) -> None:
         self._sender = request.get_response_sender()
 
-    def send(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def send(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         self._sender.send(to_response(tensors))
 
     def fail(self, error: AutoglmError) -> None:
@@ -139,8 +139,9 @@ class Gauge:
         self._metric.set(value)
 
 
-def log_info(text: str) -> None:
-    pb_utils.Logger.log_info(text)
+def show(line: str) -> None:
+    """A line on the server's standard output, as it is: Triton's log would put it in quotes behind a file name."""
+    print(line, flush=True)
 
 
 def log_error(text: str) -> None:
@@ -152,7 +153,7 @@ def model_error(text: str) -> Exception:
     return pb_utils.TritonModelException(text)
 
 
-def _request(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Any:
+def _request(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Any:
     return pb_utils.InferenceRequest(
         model_name=contract.model,
         inputs=_pack(tensors),
@@ -160,7 +161,7 @@ def _request(contract: ModelContract, tensors: Mapping[str, np.ndarray]) -> Any:
     )
 
 
-def _pack(tensors: Mapping[str, np.ndarray]) -> list[Any]:
+def _pack(tensors: Mapping[str, NDArray[Any]]) -> list[Any]:
     return [pb_utils.Tensor(name, tensor) for name, tensor in tensors.items()]
 
 

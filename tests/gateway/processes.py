@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from autoglm_backend.launcher.backend_folder import make_backend_folder, triton_environment
 from autoglm_backend.launcher.triton_binary import find_triton
 from autoglm_protocol.tensors import AUTOGLM_PHONE

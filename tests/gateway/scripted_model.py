@@ -1,3 +1,4 @@
+# ruff: noqa: E402 # the environment is activated before the first import
 """A Triton model with the contract of autoglm_phone that does what the last message's text says.
 
 `say TEXT` answers with TEXT, a delta per character; `refuse` is refused with a field; `fail N` breaks after N deltas;
@@ -11,6 +12,7 @@ import autoglm_site
 autoglm_site.activate()
 
 import triton_python_backend_utils as pb_utils
+
 from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError, wire_text
 from autoglm_protocol.events import Cancelled, Finished, FinishReason, Started, TokenDelta, Usage
 from autoglm_protocol.wire import chat_from_tensors, event_to_tensors

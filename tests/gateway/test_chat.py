@@ -6,10 +6,10 @@ import json
 
 import httpx
 import pytest
-
-from autoglm_gateway.fake_backend import FakeKnobs
 from tests.gateway.processes import Gateway, running_gateway
 from tests.gateway.wire import chat_body, delta_text, post, stream_chunks, stream_lines, usage_of
+
+from autoglm_gateway.fake_backend import FakeKnobs
 
 TEXT = FakeKnobs().fake_text
 
@@ -140,7 +140,7 @@ def test_emoji_and_chinese_arrive_unharmed():
 
 
 def test_content_type_comes_before_the_first_token():
-    with running_gateway("--fake", "--fake-ttft-s", "3600", "--drain-s", "0.1") as gateway:
+    with running_gateway("--fake", "--fake-ttft-s", "3600", "--drain-s", "0.1") as gateway:  # noqa: SIM117
         with httpx.stream("POST", f"{gateway.v1}/chat/completions", json=chat_body(stream=True)) as response:
             assert response.headers["content-type"].startswith("text/event-stream")
 

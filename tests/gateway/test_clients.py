@@ -10,11 +10,11 @@ import openai
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
+from tests.gateway.processes import MODEL, Gateway, running_gateway
+from tests.gateway.wire import b64, chat_body, image_part, png, text_part
 
 from autoglm_gateway.fake_backend import FakeKnobs
 from autoglm_protocol.actions import parse_action, split_reply
-from tests.gateway.processes import MODEL, Gateway, running_gateway
-from tests.gateway.wire import b64, chat_body, image_part, png, text_part
 
 TEXT = FakeKnobs().fake_text
 

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.gateway.processes import MODEL, Gateway, running_gateway
+from tests.gateway.wire import chat_body, image_part, png, post, wav
 
 from autoglm_protocol.grpc import autoglm_pb2 as pb
 from autoglm_protocol.grpc import autoglm_pb2_grpc
-from tests.gateway.processes import MODEL, Gateway, running_gateway
-from tests.gateway.wire import chat_body, image_part, png, post, wav
 
 NEVER = ("--fake", "--fake-ttft-s", "3600", "--drain-s", "0.1")
 

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-
 from tests.gateway.processes import Gateway, running_gateway
-from tests.gateway.wire import chat_body, image_part, png, post, refusal, stream_lines
+from tests.gateway.wire import chat_body, image_part, post, refusal, stream_lines
 
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 CANCELLED = "autoglm_gateway_requests_cancelled_total"

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-
 from tests.gateway.processes import Gateway
 from tests.gateway.wire import (
     audio_part,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ PIECES = st.sampled_from(["<think>", "</think>", "<", "</", "</th", "ink>", "a",
 def test_however_the_text_is_cut_the_split_is_that_of_the_whole(text: str, cuts: list[int]):
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     splitter = ReasoningSplitter()
-    parts = [splitter.feed(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [splitter.feed(text[a:b]) for a, b in itertools.pairwise(edges)]
     parts.append(splitter.finish())
 
     joined = Split(reasoning="".join(p.reasoning for p in parts), content="".join(p.content for p in parts))

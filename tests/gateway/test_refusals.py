@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from tests.gateway.processes import Gateway, running_gateway
 from tests.gateway.wire import chat_body, image_part, png, post, refusal
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from tests.gateway.processes import Gateway, Triton, free_port, running_gateway, running_triton
 from tests.gateway.wire import (
     chat_body,

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 from PIL import Image
-
 from tests.gateway.processes import MODEL, Gateway
 
 Json = dict[str, Any]

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -72,17 +73,16 @@ async def test_stop_kills_what_does_not_end_in_time(tmp_path: Path):
 
 
 async def test_a_grandchild_ends_with_the_child(tmp_path: Path):
-    pids: list[str] = []
-    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"
+    grandchild: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    code = "import signal, subprocess; print(subprocess.Popen(['sleep', '600']).pid); signal.pause()"
+    spec = ChildSpec(
+        name="child", command=(sys.executable, "-uc", code), environment=os.environ, log_path=tmp_path / "log"
+    )
+    child = await Child.start(spec, lambda line: grandchild.set_result(os.pidfd_open(int(line))))
+    descriptor = await grandchild
 
-    child = await _start(tmp_path, code, pids)
+    child.terminate()
 
-    assert await child.exited == 0  # would not come while the grandchild held the pipe open
-    assert not _runs(int(pids[0]))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
+    assert await child.exited == -15  # would not come while the grandchild held the pipe open
+    assert select.select([descriptor], [], [], 10)[0], "a pidfd turns readable when its process has ended"
+    os.close(descriptor)

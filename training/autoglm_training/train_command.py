@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from autoglm_training.config.recipes import RECIPES
+from autoglm_training.decoder_stage import train_text, with_steps
+from autoglm_training.screen_stage import train_screens
 from autoglm_training.vision_stage import train_crops
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="autoglm train", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny-cpu")
-    parser.add_argument("--stage", choices=("crops", "screens", "vision", "decoder", "all"), default="all")
+    parser.add_argument("--stage", choices=("crops", "screens", "vision", "text", "decoder", "all"), default="all")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/tiny-cpu"))
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
     parser.add_argument("--threads", type=int, default=2)
@@ -27,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stage in ("crops", "vision", "all"):
         crops = replace(recipe.crops, steps=args.steps) if args.steps else recipe.crops
         train_crops(replace(recipe, crops=crops), args.run_dir, args.resume)
+    if args.stage in ("screens", "vision", "all"):
+        screens = replace(recipe.screens, steps=args.steps) if args.steps else recipe.screens
+        train_screens(replace(recipe, screens=screens), args.run_dir, args.resume)
+    if args.stage in ("text", "all"):
+        train_text(replace(recipe, text=with_steps(recipe.text, args.steps)), args.run_dir, args.resume)
     return 0
 
 

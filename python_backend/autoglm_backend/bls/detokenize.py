@@ -1,7 +1,7 @@
 """Token ids to text, as they come: whole characters only, stop strings across token borders, no special token ever.
 
-Each token costs the work of its own bytes, however long the answer is. The concatenated text equals a decode of all tokens
-at once, less a character that was never completed.
+Each token costs the work of its own bytes, however long the answer is. The concatenated text equals a decode of all
+tokens at once, less a character that was never completed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from autoglm_backend.preprocess.tokenizer import TokenTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What some tokens became. `num_tokens` is how many of them count: fewer than given when a stop string ended them."""
+    """What some tokens became. `num_tokens` of them count: fewer than were given when a stop string ended them."""
 
     text: str
     num_tokens: int

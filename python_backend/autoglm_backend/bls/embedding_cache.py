@@ -12,13 +12,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedMedia:
     """An encoded picture or clip."""
 
-    embeddings_MD: np.ndarray
+    embeddings_MD: NDArray[np.float32]
     """float32, read-only."""
     grid: tuple[int, int] | None
     """Rows and columns of a picture in merged tokens, None for a clip."""
@@ -45,7 +46,10 @@ class EmbeddingCache:
             return self._get(key)
 
     def get_or_compute(self, key: bytes, compute: Callable[[], EmbeddedMedia]) -> tuple[EmbeddedMedia, bool]:
-        """The entry, and whether it was there or on its way. `compute` runs in this thread; its error reaches all who wait."""
+        """The entry, and whether it was there or on its way.
+
+        `compute` runs in this thread; its error reaches all who wait.
+        """
         with self._lock:
             found = self._get(key)
             if found is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from autoglm_backend.bls.embedding_cache import EmbeddedMedia, EmbeddingCache
@@ -105,6 +106,6 @@ class MediaReader:
 
         return PreparedMedia(key=key, num_tokens=self._speech.num_tokens(len(mel_FC)), encode=encode)
 
-    def _mel(self, wave_T: np.ndarray) -> np.ndarray:
+    def _mel(self, wave_T: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._speech is not None
         return log_mel(wave_T, self._speech.num_mels)

@@ -27,7 +27,9 @@ def check_request(request: ChatRequest) -> None:
     for name, types in _TYPES.items():
         value: Any = getattr(options, name)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise InvalidRequestError(f"{name} has the wrong type: {type(value).__name__}", code="invalid_type", param=name)
+            raise InvalidRequestError(
+                f"{name} has the wrong type: {type(value).__name__}", code="invalid_type", param=name
+            )
     if abs(options.priority) > MAX_PRIORITY:
         raise InvalidRequestError(f"priority must lie within +-{MAX_PRIORITY}", param="priority")
     if request.sampling.bad_words:

@@ -1,7 +1,7 @@
 """A chat request from messages to streamed text: preprocess, encode, decode, detokenize.
 
-Knows nothing of Triton: `Stages` are the models it calls. One thread per request walks through `run`; the vision and the
-speech encoder work at the same time.
+Knows nothing of Triton: `Stages` are the models it calls. One thread per request walks through `run`; the vision and
+the speech encoder work at the same time.
 """
 
 from __future__ import annotations
@@ -241,9 +241,7 @@ def _decode_request(
     prepared: tuple[PreparedMedia, ...],
 ) -> DecodeRequest:
     in_order = sorted(
-        zip(
-            (*prompt.image_spans, *prompt.audio_spans), (*media.images, *media.audios), prepared, strict=True
-        ),
+        zip((*prompt.image_spans, *prompt.audio_spans), (*media.images, *media.audios), prepared, strict=True),
         key=lambda placed: placed[0],
     )
     for (_, length), item, _ in in_order:

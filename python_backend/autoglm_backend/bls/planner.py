@@ -1,4 +1,4 @@
-"""Which parts of the graph a request runs: a pure function of the request, the checkpoint and the deployment's profile."""
+"""Which parts of the graph a request runs: a pure function of request, checkpoint and the deployment's profile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ DIRECT_TEXT = "direct_text"
 
 _IDENTITY = re.compile(r"who are you|what are you|what(?:'s| is) your name|你是谁|你叫什么|你是什么", re.IGNORECASE)
 _QUESTION = re.compile(
-    r"[?？]|\b(?:who|what|when|where|why|how|which|whose)\b|[吗呢谁]|什么|怎么|怎样|为何|哪|几[个点]|多少", re.IGNORECASE
+    r"[?？]|\b(?:who|what|when|where|why|how|which|whose)\b|[吗呢谁]|什么|怎么|怎样|为何|哪|几[个点]|多少",
+    re.IGNORECASE,
 )
 _SCREEN_INFO_TITLE = "** Screen Info **"
 
@@ -83,10 +84,11 @@ def plan(request: RequestFacts, checkpoint: CheckpointFacts, profile: Profile) -
     if request.num_audios and not checkpoint.has_speech:
         raise InvalidRequestError("this checkpoint has no speech encoder, so it takes no audio", param="messages")
     wanted = parse_depth(request.depth, checkpoint.exits, checkpoint.num_layers)
-    _check_exit(request.exit)
-    budget = _reasoning_budget(request)
+    mode = _exit_mode(request.exit, wanted, checkpoint)
     if not profile.dynamic_graph:
-        depth, reason = checkpoint.num_layers, "dynamic graph off"
+        depth, mode, reason = checkpoint.num_layers, ExitMode.FIXED, "dynamic graph off"
+    elif mode is ExitMode.LOSSLESS:
+        depth, reason = checkpoint.num_layers, "requested: shallow layers guess, all layers decide"
     elif wanted is not None:
         depth, reason = wanted, "requested"
     else:
@@ -97,14 +99,14 @@ def plan(request: RequestFacts, checkpoint: CheckpointFacts, profile: Profile) -
         run_speech=checkpoint.has_speech and (request.num_audios > 0 or not profile.dynamic_graph),
         num_layers=checkpoint.num_layers,
         depth=depth,
-        exit_mode=ExitMode.FIXED,
+        exit_mode=mode,
         reason=reason,
-        reasoning_budget_tokens=budget,
+        reasoning_budget_tokens=_reasoning_budget(request),
     )
 
 
 def is_direct_command(text: str) -> bool:
-    """Whether a user's text is a short command, or asks who the assistant is; the JSON that phone agents add is ignored."""
+    """Whether a text is a short command, or asks who the assistant is; the JSON that phone agents add is ignored."""
     command = without_screen_info(text)
     if not command or len(command) > DIRECT_TEXT_CHARACTERS:
         return False
@@ -149,13 +151,19 @@ def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int
     return shallow, "auto: short direct command"
 
 
-def _check_exit(value: str | None) -> None:
-    if value is None or value == ExitMode.FIXED.value:
-        return
-    if value in (ExitMode.LOSSLESS.value, ExitMode.CERTIFIED.value):
-        raise InvalidRequestError(f'exit "{value}" is not available on this checkpoint, only "fixed" is', param="exit")
-    modes = ", ".join(f'"{mode.value}"' for mode in ExitMode)
-    raise InvalidRequestError(f"exit is {value!r}, must be one of {modes}", param="exit")
+def _exit_mode(value: str | None, depth: int | None, checkpoint: CheckpointFacts) -> ExitMode:
+    try:
+        mode = ExitMode.FIXED if value is None else ExitMode(value)
+    except ValueError:
+        modes = ", ".join(f'"{mode.value}"' for mode in ExitMode)
+        raise InvalidRequestError(f"exit is {value!r}, must be one of {modes}", param="exit") from None
+    if mode is ExitMode.CERTIFIED:
+        raise InvalidRequestError('exit "certified" needs a certificate, and this checkpoint has none', param="exit")
+    if mode is ExitMode.LOSSLESS and not checkpoint.exits:
+        raise InvalidRequestError('exit "lossless" needs exit heads, and this checkpoint has none', param="exit")
+    if mode is ExitMode.LOSSLESS and depth not in (None, checkpoint.num_layers):
+        raise InvalidRequestError(f'exit "lossless" answers as full depth does, so depth cannot be {depth}', param="exit")
+    return mode
 
 
 def _reasoning_budget(request: RequestFacts) -> int | None:

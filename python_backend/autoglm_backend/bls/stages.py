@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent
 from autoglm_protocol.wire import DecodeRequest
@@ -15,11 +16,11 @@ from autoglm_protocol.wire import DecodeRequest
 class Stages(Protocol):
     """Called from many threads at once. Each raises AutoglmError."""
 
-    def encode_image(self, patches_PK: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def encode_image(self, patches_PK: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
         """float32 [patches / 4, hidden] of one picture of `grid` rows and columns of patches."""
         ...
 
-    def encode_audio(self, mel_FC: np.ndarray) -> np.ndarray:
+    def encode_audio(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 [speech tokens, hidden] of one clip of log-mel frames."""
         ...
 
@@ -33,11 +34,11 @@ class Stages(Protocol):
 
 
 class VisionEncoding(Protocol):
-    def encode(self, patches_PK: np.ndarray, grids: np.ndarray) -> np.ndarray: ...
+    def encode(self, patches_PK: NDArray[np.float32], grids: NDArray[np.int32]) -> NDArray[np.float32]: ...
 
 
 class SpeechEncoding(Protocol):
-    def encode(self, mel_FC: np.ndarray) -> np.ndarray: ...
+    def encode(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 
 class Decoding(Protocol):
@@ -58,10 +59,10 @@ class LocalStages:
         self._speech = speech
         self._decoder = decoder
 
-    def encode_image(self, patches_PK: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def encode_image(self, patches_PK: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
         return self._vision.encode(patches_PK, np.array([grid], dtype=np.int32))
 
-    def encode_audio(self, mel_FC: np.ndarray) -> np.ndarray:
+    def encode_audio(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._speech.encode(mel_FC)
 
     def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoglm_backend import triton_io
 from autoglm_backend.doorways import start
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class EncoderDoorway:
-    def __init__(self, contract: ModelContract, encode: Callable[[Tensors], np.ndarray]) -> None:
+    def __init__(self, contract: ModelContract, encode: Callable[[Tensors], NDArray[np.float32]]) -> None:
         self._contract = contract
         self._encode = encode
 

@@ -1,4 +1,4 @@
-"""Takes the decoder's events off the engine's thread: one writer thread sends them, as many tokens to a message as have come.
+"""Takes the decoder's events off the engine's thread: one writer thread sends them, all tokens that have come at once.
 
 The engine never waits for a message, and messages never outrun what the relay in front can pass on.
 """
@@ -15,7 +15,7 @@ from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, To
 Send = Callable[[StreamEvent], None]
 
 MAX_MESSAGES_PER_S = 1500.0
-"""Over all streams. Each costs the BLS model and Triton about 0.4 ms on one core; beyond this, messages become longer."""
+"""Over all streams. Each costs the BLS model and Triton about 0.4 ms of a core; beyond this, they become longer."""
 
 _log = logging.getLogger(__name__)
 

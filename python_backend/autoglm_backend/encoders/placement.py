@@ -14,7 +14,7 @@ class Placement:
 
     @classmethod
     def of(cls, device: str) -> Placement:
-        """"auto", "cpu" or "cuda" (with an index or without). Raises ValueError when CUDA was asked for in vain."""
+        """ "auto", "cpu" or "cuda" (with an index or without). Raises ValueError when CUDA was asked for in vain."""
         has_cuda = torch.cuda.is_available()
         if device.startswith("cuda") and not has_cuda:
             raise ValueError("device is cuda, but torch finds no CUDA GPU")

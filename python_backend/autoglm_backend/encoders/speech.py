@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoglm_backend.encoders.placement import Placement
 from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
@@ -16,7 +17,7 @@ MAX_FRAMES = 6_000
 
 
 class SpeechService:
-    """Refuses every request when the checkpoint has no speech encoder: Triton wants each model of the repository ready."""
+    """Refuses every request when the checkpoint has no speech encoder: Triton wants all models of the repository."""
 
     def __init__(self, encoder: SpeechEncoder | None, placement: Placement) -> None:
         self._encoder = encoder
@@ -33,7 +34,7 @@ class SpeechService:
         service.warm_up()
         return service
 
-    def encode(self, mel_FC: np.ndarray) -> np.ndarray:
+    def encode(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings float32 [speech tokens, hidden] of float32 [frames of 10 ms, mel bands].
 
         Raises InvalidRequestError naming the tensor.

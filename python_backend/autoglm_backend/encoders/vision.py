@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoglm_backend.encoders.placement import Placement
 from autoglm_backend.models.config import VisionConfig, load_model_config
@@ -36,7 +37,7 @@ class VisionService:
         service.warm_up()
         return service
 
-    def encode(self, patches_PK: np.ndarray, grids: np.ndarray) -> np.ndarray:
+    def encode(self, patches_PK: NDArray[np.float32], grids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Embeddings float32 [P / merge^2, hidden] of patches float32 [P, K] in merge order.
 
         grids: int32 [pictures, 2], rows and columns in patches. Raises InvalidRequestError naming the tensor.
@@ -53,7 +54,7 @@ class VisionService:
         patches_PK = np.zeros((side * side, self.config.patch_dim), dtype=np.float32)
         self.encode(patches_PK, np.array([(side, side)], dtype=np.int32))
 
-    def _check(self, patches_PK: np.ndarray, grids: np.ndarray) -> None:
+    def _check(self, patches_PK: NDArray[np.float32], grids: NDArray[np.int32]) -> None:
         merge = self.config.spatial_merge_size
         if not len(grids):
             raise InvalidRequestError("input tensor grids is empty", param="grids")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 TAIL_LINES = 40
 _CHUNK_BYTES = 65536
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_BOUND = Path(__file__).with_name("bound.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class ChildSpec:
 class Child:
     """One running child; made by `start`. `exited` is done with its exit status, negative for a signal."""
 
-    def __init__(self, spec: ChildSpec, process: Process, output: BinaryIO, on_line: Callable[[str], None]) -> None:
+    def __init__(self, spec: ChildSpec, process: Process, output: int, on_line: Callable[[str], None]) -> None:
         self.name = spec.name
         self._process = process
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._reader = asyncio.create_task(self._read(output, spec.log_path, on_line))
+        self._reader = asyncio.create_task(self._read(os.fdopen(output, "rb", buffering=0), spec.log_path, on_line))
         self.exited = asyncio.create_task(self._wait())
 
     @classmethod
@@ -46,20 +46,20 @@ class Child:
         read_end, write_end = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-IS", str(_BOUND), str(os.getpid())),
                 *spec.command,
                 env=spec.environment,
                 stdin=DEVNULL,
                 stdout=write_end,
                 stderr=STDOUT,
                 start_new_session=True,
-                preexec_fn=_dying_with(os.getpid()),
             )
         except BaseException:
             os.close(read_end)
             raise
         finally:
             os.close(write_end)
-        return cls(spec, process, open(read_end, "rb", buffering=0), on_line)
+        return cls(spec, process, read_end, on_line)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -109,15 +109,3 @@ class Child:
         text = line.decode("utf-8", "replace").rstrip("\r")
         self._tail.append(text)
         on_line(text)
-
-
-def _dying_with(parent: int) -> Callable[[], None]:
-    """For between fork and exec: the kernel sends SIGTERM when the parent is gone, however it went."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before prctl
-            os._exit(1)
-
-    return bind

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoglm_backend.bls.planner import Profile
 from autoglm_backend.launcher.errors import LaunchError
 from autoglm_backend.launcher.options import ServeOptions
 
@@ -72,10 +73,8 @@ def has_nvidia_gpu() -> bool:
 
 
 def dynamic_graph_enabled(environment: Mapping[str, str] = os.environ) -> bool:
-    """ENABLE_DYNAMIC_GRAPH, on unless it says otherwise. Raises LaunchError for a value that is neither."""
-    value = environment.get("ENABLE_DYNAMIC_GRAPH", "true")
-    if value.lower() in ("true", "1", "yes", "on"):
-        return True
-    if value.lower() in ("false", "0", "no", "off"):
-        return False
-    raise LaunchError(f"ENABLE_DYNAMIC_GRAPH={value} is neither True nor False.")
+    """ENABLE_DYNAMIC_GRAPH as the planner reads it. Raises LaunchError for a value that it would refuse."""
+    try:
+        return Profile.from_environment(environment).dynamic_graph
+    except ValueError as error:
+        raise LaunchError(f"{error}.") from error

@@ -74,6 +74,10 @@ class SpeechEncoder(nn.Module):
         mel_BFC: log-mel, float [B, F, num_mels]. num_frames_B: true lengths of padded rows, None when none is padded.
         """
         hidden_BDF = F.gelu(self.conv1(mel_BFC.transpose(1, 2)))
+        if num_frames_B is not None:
+            # The second convolution must see the zeros beyond a row's end that it would see there without padding.
+            frames = torch.arange(mel_BFC.shape[1], device=mel_BFC.device)
+            hidden_BDF = hidden_BDF * (frames < num_frames_B[:, None])[:, None]
         hidden_BSD = F.gelu(self.conv2(hidden_BDF)).transpose(1, 2)
         num_steps = hidden_BSD.shape[1]
         config = self.config

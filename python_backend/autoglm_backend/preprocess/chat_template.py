@@ -1,7 +1,7 @@
 """Messages to prompt ids: the checkpoint's own chat template, with media placeholders expanded and nothing injected.
 
-Text that callers send never becomes a special token. Before rendering, an invisible mark is set between the characters of
-every special token that a caller typed; the tokenizer sees no token there and drops the mark again. Templates may
+Text that callers send never becomes a special token. Before rendering, an invisible mark is set between the characters
+of every special token that a caller typed; the tokenizer sees no token there and drops the mark again. Templates may
 therefore split, strip or search contents as they like.
 """
 
@@ -19,10 +19,11 @@ import jinja2
 import jinja2.meta
 import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
 
 from autoglm_backend.models.config import CheckpointError, ModelConfig
 from autoglm_backend.preprocess.tokenizer import Tokenizer, load_tokenizer
-from autoglm_protocol.chat import AudioPart, ChatOptions, ImagePart, Message, Role, TextPart
+from autoglm_protocol.chat import ChatOptions, ImagePart, Message, Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 
 AUDIO_TOKEN = "<|audio|>"
@@ -33,7 +34,7 @@ _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    ids: np.ndarray
+    ids: NDArray[np.int32]
     """int32 [T], one placeholder per media token."""
     image_spans: tuple[tuple[int, int], ...]
     """Start and length of each picture's placeholders."""
@@ -60,9 +61,13 @@ class ChatTemplate:
         self._think_ids = (tokenizer.id_of("<think>"), tokenizer.id_of("</think>"))
         environment = _environment()
         self._template = environment.from_string(source)
-        self._has_thinking_switch = "enable_thinking" in jinja2.meta.find_undeclared_variables(environment.parse(source))
+        self._has_thinking_switch = "enable_thinking" in jinja2.meta.find_undeclared_variables(
+            environment.parse(source)
+        )
         specials = tokenizer.special_contents
-        self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True)))) if specials else None
+        self._special = (
+            re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True)))) if specials else None
+        )
         self._openings = frozenset(text[:end] for text in specials for end in range(1, len(text)))
         self._endings = frozenset(text[start:] for text in specials for start in range(1, len(text)))
         self._longest = max(map(len, specials), default=0)
@@ -113,10 +118,14 @@ class ChatTemplate:
         try:
             return self._template.render(**variables)
         except _TemplateRefusal as refusal:
-            raise InvalidRequestError(f"the chat template refuses this conversation: {refusal}", param="messages") from refusal
+            raise InvalidRequestError(
+                f"the chat template refuses this conversation: {refusal}", param="messages"
+            ) from refusal
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             # the template comes with the checkpoint and worked at load: it is this request that it cannot take
-            raise InvalidRequestError(f"the chat template cannot render this conversation: {error}", param="messages") from error
+            raise InvalidRequestError(
+                f"the chat template cannot render this conversation: {error}", param="messages"
+            ) from error
 
     def _message(self, message: Message, mark: str) -> dict[str, Any]:
         parts: list[dict[str, Any]] = []
@@ -130,7 +139,9 @@ class ChatTemplate:
         if message.role is Role.USER and has_media:
             return {"role": message.role.value, "content": parts}
         if has_media:
-            raise InvalidRequestError(f"only user messages may hold images or audio, not {message.role.value}", param="messages")
+            raise InvalidRequestError(
+                f"only user messages may hold images or audio, not {message.role.value}", param="messages"
+            )
         return {"role": message.role.value, "content": "".join(part["text"] for part in parts)}
 
     def _hide_specials(self, text: str, mark: str) -> str:
@@ -151,7 +162,12 @@ class ChatTemplate:
 
     def _needs_prefilled_thought(self, options: ChatOptions) -> bool:
         opens_answer = options.add_generation_prompt and not options.continue_final_message
-        return not options.enable_thinking and not self._has_thinking_switch and opens_answer and self.think_ids is not None
+        return (
+            not options.enable_thinking
+            and not self._has_thinking_switch
+            and opens_answer
+            and self.think_ids is not None
+        )
 
     def _place_media(
         self, ids: list[int], image_tokens: Sequence[int], audio_tokens: Sequence[int], context_tokens: int
@@ -162,7 +178,10 @@ class ChatTemplate:
         counts = {config.image_token_id: image_tokens}
         if self._audio_token_id is not None:
             counts[self._audio_token_id] = audio_tokens
-        for token, name, items in ((config.image_token_id, "image", image_tokens), (self._audio_token_id, "audio", audio_tokens)):
+        for token, name, items in (
+            (config.image_token_id, "image", image_tokens),
+            (self._audio_token_id, "audio", audio_tokens),
+        ):
             found = 0 if token is None else ids.count(token)
             if found != len(items):
                 raise InvalidRequestError(
@@ -255,7 +274,9 @@ def _unused_marks(messages: Sequence[Message], options: ChatOptions) -> tuple[st
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequestError(f"a message holds half of a surrogate pair: {error.reason}", param="messages") from error
+            raise InvalidRequestError(
+                f"a message holds half of a surrogate pair: {error.reason}", param="messages"
+            ) from error
     free = [mark for mark in _MARKS if not any(mark in text for text in texts)]
     if len(free) < 2:
         raise InvalidRequestError("the messages use up the Unicode noncharacters U+FDD0 to U+FDEF", param="messages")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 MAX_ASPECT = 200
@@ -44,7 +45,7 @@ class ImageProcessorConfig:
 class ImagePatches:
     """One picture: patches_PK float32 in merge order, and its grid (rows, columns) in patches."""
 
-    patches_PK: np.ndarray
+    patches_PK: NDArray[np.float32]
     grid: tuple[int, int]
     num_tokens: int
     """Merged tokens: rows * columns / merge_size^2."""

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: text to ids in which nobody can type a special token, and ids to the bytes a caller may see.
+"""A checkpoint's tokenizer: text to ids where nobody can type a special token, and ids to the bytes a caller may see.
 
 Byte-level BPE in the `tokenizers` library's `tokenizer.json` (GLM's kind) is the only one served.
 """
@@ -23,7 +23,7 @@ class AddedToken:
     id: int
     content: str
     special: bool
-    """Special tokens come from the chat template only; others (`<think>`, `<answer>`) are parsed wherever they stand."""
+    """Special tokens come from the chat template only; others (`<think>`, `<answer>`) are parsed everywhere."""
 
 
 class Tokenizer:
@@ -47,7 +47,7 @@ class Tokenizer:
         return None if token is None else token.id
 
     def encode(self, text: str, *, ignored: str = "") -> list[int]:
-        """Ids of a rendered prompt. The character `ignored` hides an added token's text from being one, and is dropped."""
+        """Ids of a rendered prompt. The character `ignored` breaks an added token's text, and is dropped."""
         ids: list[int] = []
         start = 0
         for match in self._pattern.finditer(text) if self._pattern else ():
@@ -63,7 +63,9 @@ class Tokenizer:
 
     def token_table(self, hidden_ids: Sequence[int] = ()) -> TokenTable:
         """Bytes of every token; special tokens and `hidden_ids` (the model's end tokens) are invisible."""
-        pieces: dict[int, str] = {index: piece for piece, index in self._plain.get_vocab(with_added_tokens=False).items()}
+        pieces: dict[int, str] = {
+            index: piece for piece, index in self._plain.get_vocab(with_added_tokens=False).items()
+        }
         pieces |= {token.id: token.content for token in self.added.values()}
         table = [b""] * (max(pieces, default=-1) + 1)
         for index, piece in pieces.items():
@@ -110,7 +112,9 @@ def load_tokenizer(checkpoint_dir: Path) -> Tokenizer:
 def _added_token(raw: dict[str, Any], path: Path) -> AddedToken:
     # a one-character token could not be hidden in text that callers send
     if any(raw.get(flag) for flag in ("lstrip", "rstrip", "single_word")) or len(raw["content"]) < 2:
-        raise CheckpointError(f"{path}: added token {raw['content']!r} strips its surroundings or is one character long")
+        raise CheckpointError(
+            f"{path}: added token {raw['content']!r} strips its surroundings or is one character long"
+        )
     return AddedToken(id=raw["id"], content=raw["content"], special=raw["special"])
 
 

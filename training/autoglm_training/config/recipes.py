@@ -89,11 +89,22 @@ class ScreenStage(StageConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderStage(StageConfig):
+    """Decoder rows. depth_weights: how often a step runs 6, 12, 18 or 24 layers."""
+
+    text_tokens: int = 2048
+    depth_weights: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    grown: bool = False
+    """Whether layers below the sampled depth are trained too (then full depth is learnt only by running it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     name: str
     seed: int
     crops: CropStage
     screens: ScreenStage
+    text: DecoderStage
 
 
 TINY_CPU = Recipe(
@@ -101,5 +112,6 @@ TINY_CPU = Recipe(
     seed=20261121,
     crops=CropStage(steps=1900, peak_lr=2e-3, final_lr=1e-4),
     screens=ScreenStage(steps=700, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
+    text=DecoderStage(steps=2500, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
 )
 RECIPES = {recipe.name: recipe for recipe in (TINY_CPU,)}

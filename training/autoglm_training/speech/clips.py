@@ -9,23 +9,31 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoglm_training.speech.synth import Split, SynthesisError, Voice, random_voice, synthesise
-from autoglm_training.world.labels import Language, is_chinese
+from autoglm_training.world.language import Language, is_chinese
+from autoglm_training.world.tasks import Task
 
 CLIPS_PER_SHARD = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What is said, the command family it belongs to, and the seed that draws its task again (None: no task)."""
+    """What is said, the command family it belongs to, and the task it asks for (None: said for practice only)."""
 
     text: str
     family: str | None = None
-    seed: int | None = None
+    task: Task | None = None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Line:
+        """From `dataclasses.asdict`'s form, after a round through JSON."""
+        task = value["task"]
+        return cls(text=value["text"], family=value["family"], task=None if task is None else Task(**task))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +86,7 @@ def load_shard(path: Path) -> list[Clip]:
         samples, ends, meta = shard["samples"], shard["ends"], json.loads(str(shard["meta"]))
     starts = [0, *ends[:-1].tolist()]
     return [
-        Clip(line=Line(**entry["line"]), voice=Voice(**entry["voice"]), samples_T=samples[start:end])
+        Clip(line=Line.from_json(entry["line"]), voice=Voice(**entry["voice"]), samples_T=samples[start:end])
         for entry, start, end in zip(meta, starts, ends.tolist(), strict=True)
     ]
 

@@ -23,7 +23,6 @@ from autoglm_backend.preprocess.audio import log_mel
 from autoglm_training.speech.augment import augment
 from autoglm_training.speech.batches import mel_batch
 from autoglm_training.speech.clips import Line, load_shard
-from autoglm_training.speech.practice import task_of
 from autoglm_training.speech.synth import Split, random_voice, synthesise
 from autoglm_training.world.tasks import Task
 
@@ -85,14 +84,14 @@ def build_features(encoder: SpeechEncoder, directory: Path, split: Split, name: 
 
 def load_frames(path: Path) -> FrameShard:
     with np.load(path) as shard:
-        lines = [Line(**line) for line in json.loads(str(shard["lines"]))]
+        lines = [Line.from_json(line) for line in json.loads(str(shard["lines"]))]
         return FrameShard(frames_ND=shard["frames"], ends=shard["ends"], lines=lines)
 
 
 class SpeechClips:
     """Endless (Task, frames float32 [S, D]) of a split, shuffled anew in every pass.
 
-    Raises FileNotFoundError when `build_features` has not run, ValueError when the phone world changed since.
+    Raises FileNotFoundError when `build_features` has not run.
     """
 
     def __init__(self, split: Split, seed: int, directory: Path = Path("runs/speech")) -> None:
@@ -103,7 +102,6 @@ class SpeechClips:
             )
         self._shards = [load_frames(path) for path in paths]
         self._order = [(shard, index) for shard, held in enumerate(self._shards) for index in range(len(held.lines))]
-        self._split: Split = split
         self._rng = random.Random(seed)
 
     def __len__(self) -> int:
@@ -119,7 +117,9 @@ class SpeechClips:
         """Every clip once, in the present order."""
         for shard, index in self._order:
             held = self._shards[shard]
-            yield task_of(held.lines[index], self._split), held.frames_SD(index)
+            task = held.lines[index].task
+            assert task is not None  # build_features was given shards of tasks
+            yield task, held.frames_SD(index)
 
 
 def encoder_fingerprint(encoder: SpeechEncoder) -> str:

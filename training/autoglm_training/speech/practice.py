@@ -10,16 +10,10 @@ import random
 
 from autoglm_training.speech.clips import Line
 from autoglm_training.speech.synth import Split
-from autoglm_training.world.labels import (
-    CAPTIONS,
-    MESSAGES,
-    QUESTIONS,
-    Language,
-    is_chinese,
-    label_vocabulary,
-)
+from autoglm_training.world.labels import label_vocabulary
+from autoglm_training.world.language import Language, is_chinese
 from autoglm_training.world.phrases import families, phrase
-from autoglm_training.world.tasks import Task
+from autoglm_training.world.running_text import CAPTIONS, MESSAGES, QUESTIONS
 from autoglm_training.world.text_tasks import text_task
 
 CARRIERS: dict[Language, tuple[str, ...]] = {
@@ -99,21 +93,8 @@ def _draw(rng: random.Random, language: Language) -> tuple[str, bool]:
 
 
 def task_line(rng: random.Random, split: Split) -> Line:
-    """A speakable instruction that needs no screen; `task_of` draws its task again."""
+    """A speakable instruction that needs no screen, with its task."""
     while True:
-        seed = rng.getrandbits(32)
-        task = text_task(random.Random(seed), split)
+        task = text_task(rng, split)
         if task.speakable:
-            return Line(text=task.instruction, family=task.family, seed=seed)
-
-
-def task_of(line: Line, split: Split) -> Task:
-    """The task of a `task_line`. Raises ValueError when the phone world has changed since the line was spoken."""
-    if line.seed is None:
-        raise ValueError(f"{line.text!r} was not drawn from a task")
-    task = text_task(random.Random(line.seed), split)
-    if task.instruction != line.text:
-        raise ValueError(
-            f"{line.text!r} is no longer what its seed draws ({task.instruction!r}): speak the clips again"
-        )
-    return task
+            return Line(text=task.instruction, family=task.family, task=task)

@@ -9,7 +9,8 @@ from autoglm_training.world.draw import Align, Colour, Fill, Gradient, Icon, Lin
 from autoglm_training.world.elements import Element, Kind, PixelBox, Scene, Screen
 from autoglm_training.world.fonts import CHINESE_FACE, installed_fonts
 from autoglm_training.world.grids import Box
-from autoglm_training.world.labels import Pairs, is_chinese, names
+from autoglm_training.world.labels import Pairs, names
+from autoglm_training.world.language import Language, is_chinese
 from autoglm_training.world.theme import NARROW_FACE, Theme, make_theme, mix
 
 STATUS_HEIGHT = 24
@@ -25,7 +26,7 @@ class Canvas:
         self.scene = scene
         self.rng = random.Random(f"{scene.template}/{scene.seed}")
         self.width, self.height = scene.width_px, scene.height_px
-        self.language = scene.language
+        self.language: Language = scene.language
         self.theme: Theme = make_theme(self.rng, scene.split, scene.language, scene.dark)
         self.background: Colour = self.theme.background
         self.ops: list[Op] = []

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from autoglm_training.world.elements import Screen
 from autoglm_training.world.fonts import CHINESE_FACE, font
 from autoglm_training.world.instructions import Task, screen_tasks
-from autoglm_training.world.labels import LANGUAGES
+from autoglm_training.world.language import LANGUAGES
 from autoglm_training.world.screens import TEMPLATES, make_screen, render
 
 SEED = 24
@@ -46,7 +46,9 @@ def _cell(sheet: Image.Image, screen: Screen, task: Task | None, left: int, top:
     if task is not None and task.target_box is not None:
         width, height = picture.size
         x0, y0, x1, y1 = task.target_box
-        draw.rectangle((x0 * width // 1000, y0 * height // 1000, x1 * width // 1000, y1 * height // 1000), None, _MARK, 2)
+        draw.rectangle(
+            (x0 * width // 1000, y0 * height // 1000, x1 * width // 1000, y1 * height // 1000), None, _MARK, 2
+        )
     sheet.paste(picture, (left, top))
     if task is None:
         return
@@ -78,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(argv)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    # A palette of 256 colours keeps the file a third of its size.
-    draw_sheet(options.seed).quantize(256).save(options.output, optimize=True)
+    draw_sheet(options.seed).save(options.output, optimize=True)
     print(f"{options.output}: {options.output.stat().st_size / 1000:.0f} kB")
     return 0
 

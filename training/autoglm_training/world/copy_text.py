@@ -1,20 +1,14 @@
 """Short open-vocabulary texts to copy: names, phrases, numbers, addresses."""
 
+# ruff: noqa: E501 (a Chinese character counts as two columns)
+
 from __future__ import annotations
 
 import random
 
-from autoglm_training.world.labels import (
-    APPS,
-    CONTACTS,
-    MESSAGES,
-    PLACES,
-    PRODUCTS,
-    SONGS,
-    Language,
-    chinese_characters,
-    names,
-)
+from autoglm_training.world.labels import APPS, CONTACTS, PLACES, PRODUCTS, SONGS, chinese_characters, names
+from autoglm_training.world.language import Language
+from autoglm_training.world.running_text import MESSAGES
 
 _WORDS = (
     "apple", "blue", "river", "happy", "seven", "mountain", "coffee", "window", "garden", "music", "today", "summer",
@@ -55,7 +49,7 @@ def copy_text(rng: random.Random, language: Language) -> str:
         return "".join(rng.choices(chinese_characters(), k=rng.randint(1, 6)))
     if kind < 0.72:
         return _name(rng).capitalize()
-    words = rng.choices(_WORDS, k=rng.randint(1, 4))
+    words: list[str] = rng.choices(_WORDS, k=rng.randint(1, 4))
     if rng.random() < 0.2:
         words.insert(rng.randrange(len(words) + 1), _name(rng))
     text = " ".join(words)

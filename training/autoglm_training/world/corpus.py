@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from autoglm_training.world.copy_text import copy_text
 from autoglm_training.world.elements import COORDINATE_MAX
 from autoglm_training.world.episodes import make_episode
-from autoglm_training.world.labels import LANGUAGES, MESSAGES, label_vocabulary
+from autoglm_training.world.labels import label_vocabulary
+from autoglm_training.world.language import LANGUAGES
+from autoglm_training.world.running_text import MESSAGES
 from autoglm_training.world.screen_tasks import screen_tasks
 from autoglm_training.world.screens import make_screen
 from autoglm_training.world.text_tasks import text_task

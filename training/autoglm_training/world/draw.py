@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Union
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -72,7 +72,7 @@ class Text:
     weight: float = 0.0
 
 
-Op = Union[Fill, Gradient, Line, Icon, Text]
+Op = Fill | Gradient | Line | Icon | Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +174,7 @@ def paint(ops: Sequence[Op], width_px: int, height_px: int, background: Colour, 
             if radius_px:
                 _rounded_mask(mask, radius_px)
             image.paste(shade, (x0, y0), mask)
-    return Rendering(
-        image=image, char_patch_ids=grids.char_patch_ids(), word_token_ids=grids.word_token_ids()
-    )
+    return Rendering(image=image, char_patch_ids=grids.char_patch_ids(), word_token_ids=grids.word_token_ids())
 
 
 def _rounded_mask(mask: Image.Image, radius_px: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoglm_training.world.draw import Colour, Op
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -50,7 +50,8 @@ class Element:
 class Scene:
     """The recipe of a screen: the same scene always builds the same screen.
 
-    states: switches forced on or off by label; typed: what stands in the input field; focused: whether the cursor is in it
+    states: switches forced on or off by label
+    typed: what stands in the input field; focused: whether the cursor is in it
     must_show: labels that replace others of their kind where the template has room for them
     """
 

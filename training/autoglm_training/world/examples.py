@@ -14,10 +14,10 @@ PHONE_SCALE = 27 / 7
 
 EXAMPLES: dict[str, Scene] = {
     "settings": Scene(
-        template="settings", seed=3003, split="train", language="en", app="Settings",
+        template="settings", seed=4320, split="train", language="en", app="Settings",
         must_show=("Bluetooth", "Wi-Fi"), states=(("Bluetooth", False), ("Wi-Fi", True)), dark=False,
     ),
-    "shop": Scene(template="shop", seed=3009, split="train", language="en", app="Shop", dark=False),
+    "shop": Scene(template="shop", seed=3183, split="train", language="en", app="Shop", dark=False),
     "home": Scene(
         template="home", seed=3006, split="train", language="zh", app="System Home",
         must_show=("微信", "设置", "相机", "地图"),

@@ -50,9 +50,7 @@ class _Pen:
 
     def frame(self, x0: float, y0: float, x1: float, y1: float, radius: float) -> None:
         box = self._at([(x0, y0), (x1, y1)])
-        self._draw.rounded_rectangle(
-            (*box[0], *box[1]), radius * self._unit_px, outline=255, width=self._width
-        )
+        self._draw.rounded_rectangle((*box[0], *box[1]), radius * self._unit_px, outline=255, width=self._width)
 
 
 def _back(pen: _Pen) -> None:
@@ -116,7 +114,7 @@ def _menu(pen: _Pen) -> None:
 def _star(pen: _Pen) -> None:
     angles = [(-90 + 36 * step) * math.pi / 180 for step in range(10)]
     radii = [10.6 if step % 2 == 0 else 4.3 for step in range(10)]
-    pen.shape(*((12 + r * math.cos(a), 12.6 + r * math.sin(a)) for r, a in zip(radii, angles)))
+    pen.shape(*((12 + r * math.cos(a), 12.6 + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)))
 
 
 def _trash(pen: _Pen) -> None:

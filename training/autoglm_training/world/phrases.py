@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from functools import lru_cache
+from functools import cache
 
 from autoglm_training.world import phrases_en, phrases_zh
 from autoglm_training.world.elements import Split
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 
 TEST_SHARE = 0.15
 _CORES = {"en": phrases_en.CORES, "zh": phrases_zh.CORES}
@@ -24,7 +24,7 @@ def families() -> tuple[str, ...]:
     return tuple(_CORES["en"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
     """The wordings a split may use. About 15 % of each family,
     chosen by hash among the less common ones, belong to the test split alone.
@@ -41,7 +41,7 @@ def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
     return tuple(held) if split == "test" else tuple(core for core in cores if core not in held)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _common(language: Language) -> frozenset[str]:
     """Wordings everyone uses (the first third of a family) or that two families share: never held out."""
     seen: set[str] = set()
@@ -72,7 +72,7 @@ def phrase(
     values = dict(slots or {})
     if language == "en":
         sentence, values = _cased(rng, sentence, values, verbatim)
-    open_ended = ": {" in sentence or "：{" in sentence or sentence.endswith("{x}") and "x" in verbatim
+    open_ended = ": {" in sentence or "：{" in sentence or (sentence.endswith("{x}") and "x" in verbatim)
     for name, value in values.items():
         sentence = sentence.replace("{" + name + "}", value)
     return sentence if open_ended else _punctuated(rng, sentence, language)

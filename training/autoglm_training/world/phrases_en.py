@@ -166,7 +166,8 @@ CORES: dict[str, tuple[str, ...]] = {
     ),
     "thanks": (
         "~thanks", "~thank you", "~thanks a lot", "~thank you very much", "~thanks!", "~many thanks", "~well done",
-        "~great job", "~good job", "~nice work", "~perfect, thanks", "~thank you so much", "~cheers", "~much appreciated",
+        "~great job", "~good job", "~nice work", "~perfect, thanks", "~thank you so much", "~cheers",
+        "~much appreciated",
     ),
     "farewell": (
         "~bye", "~goodbye", "~see you", "~bye bye", "~good night", "~see you later", "~talk to you later", "~take care",
@@ -241,6 +242,7 @@ CORES: dict[str, tuple[str, ...]] = {
         "tap {x}", "click {x}", "press {x}", "select {x}", "choose {x}", "tap on {x}", "open {x}", "hit {x}",
         "pick {x}", "touch {x}", "click on {x}", "~I want {x}", "~{x}, please", "~take {x}", "give {x} a tap",
         "find {x} and tap it",
+        "do a tap on {x}", "move to {x} and tap it", "put your finger on {x}",
     ),
     "cheapest": (
         "tap the cheapest {k}", "choose the cheapest {k}", "open the cheapest {k}", "select the cheapest {k}",
@@ -307,7 +309,8 @@ CORES: dict[str, tuple[str, ...]] = {
                    'put "{t}" in the {x} field', 'fill the {x} field with "{t}"', 'input "{t}" in the {x} box',
                    'enter "{t}" under {x}', "type {t} in the {x} field"),
     "search": ('search for "{t}"', "search for {t}", "look for {t}", "find {t} with the search", 'search "{t}"',
-               "use the search to find {t}", "look up {t}", "search {t}", "~I'm looking for {t}", "do a search for {t}"),
+               "use the search to find {t}", "look up {t}", "search {t}", "~I'm looking for {t}",
+               "do a search for {t}"),
     "scroll_find": ("tap {x}", "find {x}", "look for {x} and tap it", "go to {x} in the list", "scroll to {x}",
                     "find {x} and open it", "find {x} in this list", "select {x}", "~where is {x}?", "press {x}",
                     "~I can't see {x}, find it", "search this list for {x}"),

@@ -1,5 +1,7 @@
 """Chinese wordings. A leading "~" marks a whole sentence, which takes no polite frame."""
 
+# ruff: noqa: E501 (a Chinese character counts as two columns)
+
 from __future__ import annotations
 
 FRAMES: tuple[str, ...] = (

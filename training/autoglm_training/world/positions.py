@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from autoglm_training.world.elements import Element, Screen
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 from autoglm_training.world.phrases import ORDINALS
 
 # Element group to (English noun, Chinese noun with its measure word left out).
@@ -75,7 +77,7 @@ def positions(screen: Screen) -> list[tuple[str, Element]]:
     found: list[tuple[str, Element]] = []
     for pair, members in families:
         group = members[0].group
-        if len(members) < 2 or twice.count(pair) > 1 and group not in ("apps", "dock"):
+        if len(members) < 2 or (twice.count(pair) > 1 and group not in ("apps", "dock")):
             continue
         if group == "dock":
             continue
@@ -89,9 +91,7 @@ def positions(screen: Screen) -> list[tuple[str, Element]]:
     return found
 
 
-def _grid_positions(
-    pair: tuple[str, str], lines: list[list[Element]], language: Language
-) -> list[tuple[str, Element]]:
+def _grid_positions(pair: tuple[str, str], lines: list[list[Element]], language: Language) -> list[tuple[str, Element]]:
     found: list[tuple[str, Element]] = []
     ordinals = ORDINALS[language]
     for row, line in enumerate(lines[: len(ordinals)]):
@@ -113,10 +113,10 @@ def neighbours(screen: Screen) -> list[tuple[str, Element, Element]]:
     found: list[tuple[str, Element, Element]] = []
     for members in groups.values():
         lines = rows_of(members)
-        for upper, lower in zip(lines, lines[1:]):
-            for above, below in zip(upper, lower):
+        for upper, lower in pairwise(lines):
+            for above, below in zip(upper, lower, strict=False):
                 found += [("below", above, below), ("above", below, above)]
         for line in lines:
-            for left, right in zip(line, line[1:]):
+            for left, right in pairwise(line):
                 found += [("right_of", left, right), ("left_of", right, left)]
     return found

@@ -16,9 +16,9 @@ from autoglm_training.world.labels import (
     OTHER_PUNCTUATION,
     character_vocabulary,
     chinese_characters,
-    is_chinese,
     label_vocabulary,
 )
+from autoglm_training.world.language import is_chinese
 
 __all__ = ["ReadingSample", "character_vocabulary", "label_vocabulary", "reading_crop"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoglm_training.world.labels import LANGUAGES, Language
+from autoglm_training.world.language import LANGUAGES, Language
 
 THOUGHTS: dict[str, tuple[str, str]] = {
     "launch": ("Open {x}.", "打开{x}。"),

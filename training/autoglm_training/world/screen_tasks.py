@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from autoglm_training.world import tasks
-from autoglm_training.world.copy_text import simple_text
-from autoglm_training.world.elements import Element, Screen, Split
-from autoglm_training.world.labels import (
-    APPS,
-    CONTACTS,
-    DAY_NAMES_EN,
-    PAGES,
-    PLACES,
-    PRODUCTS,
-    SONGS,
-    TOGGLES,
-    Pairs,
-    names,
+from autoglm_training.world.comparison_tasks import (
+    app_question,
+    chart,
+    compare_prices,
+    state_question,
+    switch,
+    tap_task,
+    unique,
+    value_question,
 )
+from autoglm_training.world.copy_text import simple_text
+from autoglm_training.world.elements import Screen, Split
+from autoglm_training.world.labels import APPS, CONTACTS, PAGES, PLACES, PRODUCTS, SONGS, TOGGLES, Pairs, names
 from autoglm_training.world.phrases import ICON_NAMES, phrase
 from autoglm_training.world.positions import neighbours, noun, positions
-from autoglm_training.world.sayings import answer, thought
+from autoglm_training.world.sayings import thought
 from autoglm_training.world.tasks import Task
 from autoglm_training.world.text_tasks import text_task
 
@@ -77,41 +76,9 @@ def _makers_for(screen: Screen) -> tuple[list[Maker], list[float]]:
     return [maker for maker, _ in usable], [weight for _, weight in usable]
 
 
-def _unique(screen: Screen, kinds: Sequence[str]) -> list[Element]:
-    """Elements of these kinds whose label occurs once, whatever its case."""
-    counts = Counter(element.label.lower() for element in screen.elements)
-    return [e for e in screen.elements if e.kind in kinds and counts[e.label.lower()] == 1]
-
-
-def _tap_task(
-    screen: Screen, family: str, sentence: str, think: str, target: Element, verb: str = "Tap", speakable: bool = True
-) -> Task:
-    return Task(
-        family=family,
-        language=screen.language,
-        instruction=sentence,
-        think=think,
-        action=tasks.tap(screen.point_999(target), verb),
-        target_box=screen.box_999(target.tap_box_px),
-        speakable=speakable,
-        app=screen.app,
-    )
-
-
-def _answer_task(screen: Screen, family: str, sentence: str, think: str, message: str) -> Task:
-    return Task(
-        family=family,
-        language=screen.language,
-        instruction=sentence,
-        think=think,
-        action=tasks.finish(message),
-        app=screen.app,
-    )
-
-
 def tap_label(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     """Tap, open or press something by the text on it."""
-    textual = [e for e in _unique(screen, _CLICKABLE) if e.label != e.icon]
+    textual = [e for e in unique(screen, _CLICKABLE) if e.label != e.icon]
     keys = [e for e in textual if e.kind == "key"]
     others = [e for e in textual if e.kind != "key"]
     pool = others if others and (not keys or rng.random() < 0.65) else keys
@@ -134,7 +101,7 @@ def tap_label(rng: random.Random, screen: Screen, split: Split) -> Task | None:
         family = "open_row"
     verbatim = frozenset("x") if target.kind == "key" else frozenset()
     sentence = phrase(rng, family, tongue, split, {"x": label}, verbatim=verbatim)
-    return _tap_task(
+    return tap_task(
         screen, "tap_label", sentence, thought("tap", tongue, x=label), target, speakable=target.kind != "key"
     )
 
@@ -151,7 +118,7 @@ def tap_icon(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     name = rng.choice(called[target.icon])
     sentence = phrase(rng, "icon", screen.language, split, {"x": name})
     canonical = called[target.icon][0]
-    return _tap_task(screen, "tap_icon", sentence, thought("icon", screen.language, x=canonical), target)
+    return tap_task(screen, "tap_icon", sentence, thought("icon", screen.language, x=canonical), target)
 
 
 def tap_position(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -163,136 +130,53 @@ def tap_position(rng: random.Random, screen: Screen, split: Split) -> Task | Non
     tongue = screen.language
     sentence = phrase(rng, "position", tongue, split, {"x": name})
     shown = name[:1].upper() + name[1:]
-    return _tap_task(screen, "tap_position", sentence, thought("position", tongue, p=shown, x=target.label), target)
+    return tap_task(screen, "tap_position", sentence, thought("position", tongue, p=shown, x=target.label), target)
 
 
 def tap_neighbour(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     """Tap what is above, below, left or right of something."""
-    unique = {e.label for e in _unique(screen, ("row", "switch", "card", "icon"))}
-    pool = [n for n in neighbours(screen) if n[1].label in unique and n[2].label in unique]
+    clear = {e.label for e in unique(screen, ("row", "switch", "card", "icon"))}
+    pool = [n for n in neighbours(screen) if n[1].label in clear and n[2].label in clear]
     if not pool:
         return None
     side, anchor, target = rng.choice(pool)
     tongue = screen.language
     sentence = phrase(rng, side, tongue, split, {"x": anchor.label, "k": noun(target, tongue)})
-    return _tap_task(
-        screen, "tap_relation", sentence, thought(side, tongue, y=anchor.label, x=target.label), target
-    )
-
-
-def switch(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """Turn a switch on or off; where it already is, say so."""
-    pool = _unique(screen, ("switch",))
-    if not pool:
-        return None
-    target, tongue = rng.choice(pool), screen.language
-    label = target.label
-    alarm = screen.template == "alarms"
-    if not alarm and rng.random() < 0.12:
-        sentence = phrase(rng, "toggle", tongue, split, {"x": label})
-        return _tap_task(screen, "switch", sentence, thought("toggle", tongue, x=label), target)
-    wanted = target.on if rng.random() < 0.25 else not target.on
-    state = "on" if wanted else "off"
-    sentence = phrase(rng, f"alarm_{state}" if alarm else f"switch_{state}", tongue, split, {"x": label})
-    if wanted == target.on:
-        think, message = thought(f"is_{state}", tongue, x=label), answer(f"is_{state}", tongue, x=label)
-        return _answer_task(screen, "switch_done", sentence, think, message)
-    return _tap_task(screen, "switch", sentence, thought(f"switch_{state}", tongue, x=label), target)
-
-
-def state_question(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """Whether a switch is on."""
-    pool = _unique(screen, ("switch",))
-    if not pool:
-        return None
-    target, tongue = rng.choice(pool), screen.language
-    sentence = phrase(rng, "state_ask", tongue, split, {"x": target.label})
-    think = thought("is_on" if target.on else "is_off", tongue, x=target.label)
-    return _answer_task(
-        screen, "state", sentence, think, answer("yes_on" if target.on else "no_off", tongue, x=target.label)
-    )
-
-
-def compare_prices(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """The cheapest or the most expensive thing: tap it or name it."""
-    priced = [e for e in screen.elements if e.price is not None]
-    if len(priced) < 2:
-        return None
-    tongue = screen.language
-    kind = noun(priced[0], tongue)
-    by_price = sorted(priced, key=lambda e: e.price or 0.0)
-    roll = rng.random()
-    if roll < 0.2:
-        target = by_price[0]
-        sentence = phrase(rng, "cheapest_ask", tongue, split, {"k": kind})
-        message = answer("cheapest", tongue, x=target.label, v=target.value or "")
-        return _answer_task(screen, "cheapest_ask", sentence, thought("cheapest", tongue, x=target.label), message)
-    family, target = ("cheapest", by_price[0]) if roll < 0.65 else ("dearest", by_price[-1])
-    sentence = phrase(rng, family, tongue, split, {"k": kind})
-    return _tap_task(screen, "tap_relation", sentence, thought(family, tongue, x=target.label), target)
-
-
-def value_question(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """How much something costs or how far it is."""
-    distances = ("km", "公里")
-    pool = [
-        e for e in _unique(screen, ("card",)) if e.price is not None or (e.value or "").endswith(distances)
-    ]
-    if not pool:
-        return None
-    target, tongue = rng.choice(pool), screen.language
-    family = "price" if target.price is not None else "distance"
-    slots = {"x": target.label, "v": target.value or ""}
-    sentence = phrase(rng, f"{family}_ask", tongue, split, {"x": target.label})
-    return _answer_task(screen, family, sentence, thought(family, tongue, **slots), answer(family, tongue, **slots))
-
-
-def chart(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """The tallest or lowest bar of a chart: tap it or name its day."""
-    bars = [e for e in screen.elements if e.kind == "bar"]
-    if not bars:
-        return None
-    tongue = screen.language
-    by_height = sorted(bars, key=lambda e: e.box_px[3] - e.box_px[1])
-    family = rng.choice(("tallest", "lowest"))
-    target = by_height[-1] if family == "tallest" else by_height[0]
-    think = thought(family, tongue, x=target.label)
-    if rng.random() < 0.5:
-        return _tap_task(screen, "chart", phrase(rng, f"{family}_tap", tongue, split), think, target)
-    message = DAY_NAMES_EN.get(target.label, target.label)
-    return _answer_task(screen, "chart_ask", phrase(rng, f"{family}_ask", tongue, split), think, message)
+    return tap_task(screen, "tap_relation", sentence, thought(side, tongue, y=anchor.label, x=target.label), target)
 
 
 def gesture(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     """Long press or double tap."""
-    pool = _unique(screen, ("icon", "row", "card", "switch")) + [e for e in screen.elements if e.group == "bubbles"]
+    pool = unique(screen, ("icon", "row", "card", "switch")) + [e for e in screen.elements if e.group == "bubbles"]
     pool = [e for e in pool if e.label != e.icon]
     counts = Counter(e.label for e in pool)
     pool = [e for e in pool if counts[e.label] == 1]
     if not pool:
         return None
-    target, tongue = rng.choice(pool), screen.language
+    target = rng.choice(pool)
+    tongue = screen.language
     family, verb = rng.choice((("long_press", "Long Press"), ("double_tap", "Double Tap")))
     slot = target.label
     if target.group == "bubbles":
         slot = f"消息“{slot}”" if tongue == "zh" else f'the message "{slot}"'
     sentence = phrase(rng, family, tongue, split, {"x": slot})
     think = thought(family, tongue, x=target.label)
-    return _tap_task(screen, family, sentence, think, target, verb, speakable=target.group != "bubbles")
+    return tap_task(screen, family, sentence, think, target, verb, speakable=target.group != "bubbles")
 
 
 def field(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     """Fill in a field: it has to be tapped first, unless the keyboard is up."""
-    pool = [e for e in _unique(screen, ("field",)) if e.value is None]
+    pool = [e for e in unique(screen, ("field",)) if e.value is None]
     if not pool:
         return None
-    target, tongue = rng.choice(pool), screen.language
+    target = rng.choice(pool)
+    tongue = screen.language
     text = simple_text(rng, tongue)
     slots = {"x": target.label, "t": text}
     sentence = phrase(rng, "field_type", tongue, split, slots, verbatim=frozenset("t"))
     if screen.template == "keyboard":
         return _type_task(screen, sentence, text)
-    return _tap_task(screen, "field", sentence, thought("field", tongue, x=target.label), target, speakable=False)
+    return tap_task(screen, "field", sentence, thought("field", tongue, x=target.label), target, speakable=False)
 
 
 def _type_task(screen: Screen, sentence: str, text: str) -> Task:
@@ -309,7 +193,7 @@ def _type_task(screen: Screen, sentence: str, text: str) -> Task:
 
 def search(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     """Search for something that is not on the screen."""
-    pool = [e for e in _unique(screen, ("field",)) if e.value is None]
+    pool = [e for e in unique(screen, ("field",)) if e.value is None]
     if len(pool) != 1:
         return None
     tongue = screen.language
@@ -322,7 +206,7 @@ def search(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     sentence = phrase(rng, "search", tongue, split, {"t": text}, verbatim=frozenset("t"))
     if screen.template == "keyboard":
         return _type_task(screen, sentence, text)
-    return _tap_task(screen, "search", sentence, thought("field", tongue, x=pool[0].label), pool[0])
+    return tap_task(screen, "search", sentence, thought("field", tongue, x=pool[0].label), pool[0])
 
 
 def scroll_find(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -345,15 +229,6 @@ def scroll_find(rng: random.Random, screen: Screen, split: Split) -> Task | None
         think=thought("scroll_find", tongue, x=label),
         action=tasks.swipe("up"),
         app=screen.app,
-    )
-
-
-def app_question(rng: random.Random, screen: Screen, split: Split) -> Task | None:
-    """Which app is in front."""
-    tongue = screen.language
-    sentence = phrase(rng, "app_ask", tongue, split)
-    return _answer_task(
-        screen, "app", sentence, thought("app", tongue, x=screen.app), answer("app", tongue, x=screen.app)
     )
 
 

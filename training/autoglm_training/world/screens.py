@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from autoglm_training.world.canvas import Canvas
 from autoglm_training.world.draw import Rendering, paint
 from autoglm_training.world.elements import SPLITS, Element, Scene, Screen, Split
-from autoglm_training.world.labels import APPS, LANGUAGES, Language
+from autoglm_training.world.labels import APPS
+from autoglm_training.world.language import LANGUAGES, Language
 from autoglm_training.world.templates import (
     alarms,
     chart,
@@ -25,8 +26,19 @@ from autoglm_training.world.templates import (
     thread,
 )
 
-__all__ = ["SPLITS", "TEMPLATES", "Element", "Rendering", "Scene", "Screen", "Split", "build_screen", "make_screen",
-           "make_scene", "render"]  # fmt: skip
+__all__ = [
+    "SPLITS",
+    "TEMPLATES",
+    "Element",
+    "Rendering",
+    "Scene",
+    "Screen",
+    "Split",
+    "build_screen",
+    "make_scene",
+    "make_screen",
+    "render",
+]
 
 _BUILDERS: dict[str, Callable[[Canvas], None]] = {
     "home": home.build, "settings": settings.build, "chats": chats.build, "thread": thread.build,
@@ -106,7 +118,9 @@ def build_screen(scene: Scene) -> Screen:
     return canvas.finish()
 
 
-def make_screen(rng: random.Random, split: Split, *, template: str | None = None, language: Language | None = None) -> Screen:
+def make_screen(
+    rng: random.Random, split: Split, *, template: str | None = None, language: Language | None = None
+) -> Screen:
     """A random screen of `split`."""
     return build_screen(make_scene(rng, split, template=template, language=language))
 

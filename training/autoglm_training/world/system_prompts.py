@@ -1,11 +1,13 @@
 """System prompts in the manner of phone agents: today's date, the reply format, the actions, then rules. Our own wording."""
 
+# ruff: noqa: E501 (a Chinese character counts as two columns)
+
 from __future__ import annotations
 
 import datetime
 import random
 
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 
 _WEEKDAYS_ZH = ("星期一", "星期二", "星期三", "星期四", "星期五", "星期六", "星期日")
 _FIRST_DAY = datetime.date(2025, 1, 1)
@@ -48,14 +50,26 @@ _ACTIONS: tuple[tuple[str, str, str], ...] = (
     ('finish(message="xxx")', "End the task and tell the user the result.", "结束任务，message是给用户的结果信息。"),
 )  # fmt: skip
 _RULES: tuple[tuple[str, str], ...] = (
-    ("Check first whether the right app is in front; launch it if not.", "操作前先检查当前应用是否正确，如果不是就先启动应用。"),
+    (
+        "Check first whether the right app is in front; launch it if not.",
+        "操作前先检查当前应用是否正确，如果不是就先启动应用。",
+    ),
     ("On a page that has nothing to do with the task, go back first.", "进入无关页面时先返回。"),
-    ("If a page is still loading, wait, but no more than three times in a row.", "页面没有加载完时等待，最多连续三次。"),
+    (
+        "If a page is still loading, wait, but no more than three times in a row.",
+        "页面没有加载完时等待，最多连续三次。",
+    ),
     ("If the network failed, tap the reload button.", "页面显示网络问题时点击重新加载。"),
-    ("If you cannot find a contact, product or entry, swipe to look further.", "找不到联系人、商品或选项时，可以滑动查找。"),
+    (
+        "If you cannot find a contact, product or entry, swipe to look further.",
+        "找不到联系人、商品或选项时，可以滑动查找。",
+    ),
     ("Loosen price and time ranges that nothing fits.", "没有符合的价格或时间时可以放宽要求。"),
     ("Follow what the user says exactly.", "严格按照用户的意图执行任务。"),
-    ("Before each step see whether the last one worked; otherwise try again elsewhere.", "每一步之前检查上一步是否生效，没有生效就换个位置重试。"),
+    (
+        "Before each step see whether the last one worked; otherwise try again elsewhere.",
+        "每一步之前检查上一步是否生效，没有生效就换个位置重试。",
+    ),
     ("If swiping does nothing, change the start point or the distance.", "滑动不起作用时，调整起点和距离。"),
     ("Search every tab at most once.", "逐个查找标签页，不要重复查找同一个标签。"),
     ("If no result fits after three tries, finish and give the reason.", "尝试三次仍没有结果时，结束任务并说明原因。"),

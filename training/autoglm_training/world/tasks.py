@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from autoglm_training.world.elements import PixelBox
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 
 Action = dict[str, object]
 

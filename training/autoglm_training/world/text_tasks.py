@@ -7,7 +7,8 @@ import random
 from autoglm_training.world import tasks
 from autoglm_training.world.copy_text import copy_text, simple_text
 from autoglm_training.world.elements import Split
-from autoglm_training.world.labels import APPS, LANGUAGES, Language, names
+from autoglm_training.world.labels import APPS, names
+from autoglm_training.world.language import LANGUAGES, Language
 from autoglm_training.world.phrases import NUMBER_WORDS, phrase
 from autoglm_training.world.sayings import answer, thought
 from autoglm_training.world.tasks import Task
@@ -44,7 +45,13 @@ def text_task(
     front = app or "System Home"
     instruction, think, action, speakable = _compose(rng, chosen, tongue, split, front)
     return Task(
-        family=chosen, language=tongue, instruction=instruction, think=think, action=action, speakable=speakable, app=front
+        family=chosen,
+        language=tongue,
+        instruction=instruction,
+        think=think,
+        action=action,
+        speakable=speakable,
+        app=front,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from autoglm_training.world.draw import Colour
 from autoglm_training.world.elements import Split
 from autoglm_training.world.fonts import CHINESE_FACE, installed_fonts
-from autoglm_training.world.labels import Language
+from autoglm_training.world.language import Language
 
 # (regular, bold) faces; the second half of a pair may be missing where fonts-dejavu-extra is not installed.
 _FACE_PAIRS = (
@@ -129,5 +129,5 @@ def colour_of(name: str) -> Colour:
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`first` with `share` of `second`."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoglm_training.world.canvas import Canvas
-from autoglm_training.world.labels import CAPTIONS
+from autoglm_training.world.running_text import CAPTIONS
 from autoglm_training.world.templates.parts import bottom_tabs, card, pill, status_bar, title_bar
 
 _TABS = (

@@ -53,7 +53,7 @@ def _bars(canvas: Canvas, days: list[str], box: tuple[float, float, float, float
         y = ceiling + (base - ceiling) * line / 3
         canvas.fill((x0 + 10, y, x1 - 10, y + 1), theme.divider)
     accent = mix(theme.accent, (255, 255, 255), 0.25) if theme.dark else theme.accent
-    for index, (day, level) in enumerate(zip(days, levels)):
+    for index, (day, level) in enumerate(zip(days, levels, strict=True)):
         cx = x0 + 6 + (index + 0.5) * pitch
         top = base - (base - ceiling) * level / 20
         colour = accent if one_colour else hsv(hue + index * 0.11, 0.6, 0.8)

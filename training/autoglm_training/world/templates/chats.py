@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autoglm_training.world.canvas import Canvas
-from autoglm_training.world.labels import CONTACTS, MESSAGES
+from autoglm_training.world.labels import CONTACTS
+from autoglm_training.world.running_text import MESSAGES
 from autoglm_training.world.templates.parts import avatar, bottom_tabs, pill, search_field, status_bar, title_bar
 
 _TABS = (

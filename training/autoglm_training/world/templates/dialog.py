@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autoglm_training.world.canvas import Canvas
-from autoglm_training.world.labels import BUTTONS, QUESTIONS
+from autoglm_training.world.labels import BUTTONS
+from autoglm_training.world.running_text import QUESTIONS
 from autoglm_training.world.templates.parts import pill, status_bar
 from autoglm_training.world.theme import mix
 

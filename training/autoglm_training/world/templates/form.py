@@ -29,7 +29,8 @@ def build(canvas: Canvas) -> None:
         canvas.element("field", label, box, value=typed, group="fields")
         y += theme.row_height + 12
     y += 14
-    labels = rng.sample(_BUTTONS, rng.choice((2, 3)))
+    room = int((canvas.bottom - 6 - y + 10) // 54)
+    labels = rng.sample(_BUTTONS, min(room, rng.choice((2, 3))))
     for index, pair in enumerate(labels):
         box = (theme.margin + 8, y, canvas.width - theme.margin - 8, y + 44)
         canvas.button(canvas.word(pair), box, primary=index == 0)

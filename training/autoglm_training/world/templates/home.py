@@ -79,18 +79,19 @@ def _widget(canvas: Canvas, top: float, ink: Colour) -> float:
     return top + 60
 
 
-def _app(
-    canvas: Canvas, app: str, x: float, y: float, cell: float, side: float, ink: Colour, group: str
-) -> None:
+def _app(canvas: Canvas, app: str, x: float, y: float, cell: float, side: float, ink: Colour, group: str) -> None:
     cx = x + cell / 2
     name = _ENGLISH[app]
     box = (cx - side / 2, y, cx + side / 2, y + side)
     colour = colour_of(name)
-    canvas.gradient(box, (mix(colour, (255, 255, 255), 0.18),) * 2 + (colour,) * 2, side * 0.24)
+    light = mix(colour, (255, 255, 255), 0.18)
+    canvas.gradient(box, (light, light, colour, colour), side * 0.24)
     if name in _PICTURES:
         canvas.icon(_PICTURES[name], cx, y + side / 2, side * 0.56, (255, 255, 255))
     else:
         canvas.text(app[0], cx, y + side / 2, round(side * 0.5), (255, 255, 255), bold=True, align="middle")
     canvas.text(app, cx, y + side + 12, canvas.theme.small_px, ink, align="middle", max_width=cell - 4)
     reach = max(side / 2, min(cell / 2 - 1, 30))
-    canvas.element("icon", app, (cx - reach, y - 2, cx + reach, y + side + 20), box, group=group, icon=_PICTURES.get(name))
+    canvas.element(
+        "icon", app, (cx - reach, y - 2, cx + reach, y + side + 20), box, group=group, icon=_PICTURES.get(name)
+    )

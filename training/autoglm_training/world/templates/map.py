@@ -20,7 +20,7 @@ def build(canvas: Canvas) -> None:
     slots = int((sheet - y - 10) // 62)
     places = canvas.pick(PLACES, min(slots, rng.randint(3, 6)) + 1, 130)
     chosen, shown = places[0], places[1:]
-    for slot, label in zip(sorted(rng.sample(range(slots), min(slots, len(shown)))), shown):
+    for slot, label in zip(sorted(rng.sample(range(slots), min(slots, len(shown)))), shown, strict=False):
         width = canvas.width_of(label, theme.body_px) + 34
         left = rng.uniform(8, max(9.0, canvas.width - 64 - width))
         _pin(canvas, label, left, y + 14 + slot * 62, min(width, 170))

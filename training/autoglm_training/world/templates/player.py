@@ -18,7 +18,7 @@ def build(canvas: Canvas) -> None:
     queue = rng.choice((0, 2, 3)) if canvas.height >= 616 else rng.choice((0, 2))
     side = min(canvas.width - 2 * theme.margin - 40, canvas.bottom - y - 190 - queue * 46)
     hue = rng.random()
-    corners = tuple(hsv(hue + rng.uniform(-0.2, 0.2), rng.uniform(0.3, 0.8), rng.uniform(0.4, 0.95)) for _ in range(4))
+    corners = [hsv(hue + rng.uniform(-0.2, 0.2), rng.uniform(0.3, 0.8), rng.uniform(0.4, 0.95)) for _ in range(4)]
     left = canvas.width / 2 - side / 2
     canvas.gradient((left, y + 4, left + side, y + 4 + side), (corners[0], corners[1], corners[2], corners[3]), 16)
     canvas.disc(canvas.width / 2, y + 4 + side / 2, round(side * 0.18), mix(corners[1], (255, 255, 255), 0.5))
@@ -42,7 +42,9 @@ def _progress(canvas: Canvas, y: float) -> float:
     canvas.fill((left, y - 2, right, y + 2), mix(theme.background, theme.ink, 0.18), 2)
     canvas.fill((left, y - 2, knob, y + 2), accent, 2)
     canvas.disc(knob, y, 6, accent)
-    canvas.element("slider", canvas.word(("Music", "音乐")), (left, y - 9, right, y + 9), value=f"{round(share * 100)}%")
+    canvas.element(
+        "slider", canvas.word(("Music", "音乐")), (left, y - 9, right, y + 9), value=f"{round(share * 100)}%"
+    )
     total = rng.randint(150, 320)
     now = int(total * share)
     for seconds, x, align in ((now, left, "left"), (total, right, "right")):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autoglm_training.world.canvas import Canvas
-from autoglm_training.world.labels import CAPTIONS, PAGES, TOGGLES
+from autoglm_training.world.labels import PAGES, TOGGLES
+from autoglm_training.world.running_text import CAPTIONS
 from autoglm_training.world.templates.parts import card, chevron, pill, search_field, status_bar, title_bar
 from autoglm_training.world.theme import colour_of
 

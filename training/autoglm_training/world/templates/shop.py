@@ -17,7 +17,12 @@ from autoglm_training.world.templates.parts import (
 )
 from autoglm_training.world.theme import colour_of, mix, readable_accent
 
-_TABS = ((("Home", "首页"), "home"), (("Category", "分类"), "menu"), (("Cart", "购物车"), "cart"), (("Me", "我的"), "person"))
+_TABS = (
+    (("Home", "首页"), "home"),
+    (("Category", "分类"), "menu"),
+    (("Cart", "购物车"), "cart"),
+    (("Me", "我的"), "person"),
+)
 _FILTERS = (("All", "全部"), ("Sales", "销量"), ("Price", "价格"), ("Latest", "最新"))
 _PRICE_RED: Colour = (208, 52, 44)
 
@@ -66,7 +71,7 @@ def _list(canvas: Canvas, y: float, floor: float) -> None:
     costs = prices(canvas, len(labels))
     sold = rng.random() < 0.5
     plus = rng.random() < 0.5
-    for index, (label, cost) in enumerate(zip(labels, costs)):
+    for index, (label, cost) in enumerate(zip(labels, costs, strict=True)):
         top = y + index * pitch
         box: Box = (theme.margin, top, canvas.width - theme.margin, top + pitch - 8)
         card(canvas, box)
@@ -90,7 +95,7 @@ def _grid(canvas: Canvas, y: float, floor: float) -> None:
     rows = max(1, int((floor - y) // pitch))
     labels = canvas.pick(PRODUCTS, rows * 2, width - 18)
     costs = prices(canvas, len(labels))
-    for index, (label, cost) in enumerate(zip(labels, costs)):
+    for index, (label, cost) in enumerate(zip(labels, costs, strict=True)):
         row, column = divmod(index, 2)
         left, top = theme.margin + column * (width + gap), y + row * pitch
         box: Box = (left, top, left + width, top + pitch - gap)

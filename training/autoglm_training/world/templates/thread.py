@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from autoglm_training.world.canvas import Canvas
-from autoglm_training.world.labels import CONTACTS, MESSAGES
+from autoglm_training.world.labels import CONTACTS
+from autoglm_training.world.running_text import MESSAGES
 from autoglm_training.world.templates.parts import avatar, pill, status_bar, title_bar
 from autoglm_training.world.theme import mix
 
 
 def build(canvas: Canvas) -> None:
-    rng, theme = canvas.rng, canvas.theme
+    rng = canvas.rng
     status_bar(canvas)
     name = canvas.pick(CONTACTS, 1)[0]
     y = title_bar(canvas, name, back=True, icons=rng.choice((("menu",), ("phone",), ("phone", "menu"), ("camera",))))

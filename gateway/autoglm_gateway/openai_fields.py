@@ -1,0 +1,76 @@
+"""Which fields a chat body may hold: understood, without effect, or refused. What stands nowhere here is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from autoglm_protocol.chat import ChatOptions
+from autoglm_protocol.sampling import SamplingParams
+
+SAMPLING_FIELDS = frozenset(field.name for field in fields(SamplingParams))
+_OPTION_FIELDS = frozenset(field.name for field in fields(ChatOptions))
+_ENVELOPE = frozenset(
+    (
+        "include_reasoning",
+        "max_completion_tokens",
+        "messages",
+        "model",
+        "reasoning_effort",
+        "return_reasoning",
+        "stream",
+        "stream_options",
+        "thinking_token_budget",
+    )
+)
+# Bookkeeping for OpenAI's own platform: true of any answer, so nothing is lost by not acting on it.
+_WITHOUT_EFFECT = frozenset(
+    (
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "request_id",
+        "safety_identifier",
+        "service_tier",
+        "spaces_between_special_tokens",
+        "store",
+        "user",
+    )
+)
+HARMLESS_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "tool_choice": ("none", "auto"),
+    "verbosity": ("medium",),
+}
+"""Fields that are not supported, with the values that ask for what happens anyway."""
+
+UNSUPPORTED_FIELDS = HARMLESS_VALUES.keys() | frozenset(
+    (
+        "audio",
+        "chat_template",
+        "documents",
+        "functions",
+        "guided_choice",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "length_penalty",
+        "mm_processor_kwargs",
+        "prediction",
+        "prompt_logprobs",
+        "structured_outputs",
+        "tools",
+        "truncate_prompt_tokens",
+        "use_beam_search",
+        "web_search_options",
+    )
+)
+
+KNOWN_FIELDS = SAMPLING_FIELDS | _OPTION_FIELDS | _ENVELOPE | _WITHOUT_EFFECT | UNSUPPORTED_FIELDS

@@ -1,0 +1,32 @@
+"""The pipeline's stages as other models of the same Triton server (business logic scripting)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoglm_backend import triton_io
+from autoglm_protocol.events import StreamEvent
+from autoglm_protocol.tensors import SPEECH_ENCODER, TEXT_DECODER, VISION_ENCODER
+from autoglm_protocol.wire import DecodeRequest, cancel_to_tensors, decode_to_tensors, event_from_tensors
+
+
+class TritonStages:
+    """See `autoglm_backend.bls.stages.Stages`."""
+
+    def encode_image(self, patches_PK: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+        tensors = {"patches": patches_PK, "grids": np.array([grid], dtype=np.int32)}
+        return triton_io.call(VISION_ENCODER, tensors)["embeddings"]
+
+    def encode_audio(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
+        return triton_io.call(SPEECH_ENCODER, {"mel": mel_FC})["embeddings"]
+
+    def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:
+        for tensors in triton_io.stream(TEXT_DECODER, decode_to_tensors(request)):
+            yield event_from_tensors(tensors)
+
+    def cancel(self, tag: str) -> None:
+        for _ in triton_io.stream(TEXT_DECODER, cancel_to_tensors(tag)):
+            pass

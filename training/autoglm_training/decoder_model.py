@@ -1,0 +1,110 @@
+"""The decoder with its exits as training sees it: growing depth, masked rows, one loss per exit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from autoglm_backend.models.decoder import TextDecoder, init_weights, masked_attend
+from autoglm_backend.models.exits import ExitHeads
+from torch import Tensor, nn
+
+from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT
+from autoglm_training.loop import Meter
+from autoglm_training.loss import answer_loss, exit_weight
+from autoglm_training.samples import IGNORE, Batch
+from autoglm_training.tokenizer import NUM_NUMBERS
+
+EMBEDDING_STD = 0.05
+DEEP_NORM = 0.02
+"""Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
+
+
+class TrainableDecoder(nn.Module):
+    def __init__(self, number_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.decoder = TextDecoder(TEXT)
+        self.exits = ExitHeads(TEXT, EXIT_DEPTHS, EXIT_ADAPTER_SIZE)
+        self.number_ids = torch.tensor(number_ids)
+        self.value_of_V = torch.full((TEXT.vocab_size,), -1)
+        self.value_of_V[self.number_ids] = torch.arange(NUM_NUMBERS)
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        init_weights(self.decoder)
+        embedding = self.decoder.embed_tokens.weight
+        embedding.normal_(0.0, EMBEDDING_STD)
+        embedding[self.number_ids] = smooth_numbers(TEXT.hidden_size) * EMBEDDING_STD
+        for layer in self.decoder.layers[EXIT_DEPTHS[0] :]:
+            layer.post_self_attn_layernorm.weight.fill_(DEEP_NORM)
+            layer.post_mlp_layernorm.weight.fill_(DEEP_NORM)
+
+    def embed(self, ids_BT: Tensor, media: Sequence[tuple[int, Tensor]]) -> Tensor:
+        """Token embeddings with each medium's rows [N, D] in the places of its token id."""
+        hidden = self.decoder.embed_tokens(ids_BT)
+        for token, rows_ND in media:
+            hidden = hidden.masked_scatter((ids_BT == token)[..., None], rows_ND.to(hidden.dtype))
+        return hidden
+
+    def loss(self, batch: Batch, media: Sequence[tuple[int, Tensor]], depth: int, grown: bool, meter: Meter, name: str) -> Tensor:
+        """Weighted mean of the exits' losses down to `depth`.
+
+        grown: False while the layers below `depth` are untrained; the full-depth norm then reads the stream at `depth`,
+        since those layers start as identities.
+        """
+        ids_BT = torch.from_numpy(batch.ids_BT)
+        hidden = self.embed(ids_BT, media)
+        rotation = self.decoder.rotation(torch.from_numpy(batch.positions_3BT))
+        attend = masked_attend(None if batch.segments_BT is None else branch_mask(batch.segments_BT))
+        targets = torch.from_numpy(batch.targets_BT)[:, 1:]
+        where = targets != IGNORE
+        targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:][where]
+        total, weights, first = torch.zeros(()), 0.0, 0
+        for last in [d for d in (*EXIT_DEPTHS, TEXT.num_layers) if d <= depth]:
+            hidden = self.decoder.run_span(first, last, hidden, rotation, attend)
+            first = last
+            streams = [(last, self._read(last, hidden[:, :-1][where]))]
+            if last == depth and not grown and last < TEXT.num_layers:
+                streams.append((TEXT.num_layers, self.decoder.norm(hidden[:, :-1][where])))
+            for exit_depth, stream in streams:
+                logits = self.decoder.lm_head(stream)
+                losses = answer_loss(logits, targets_N, points_N, self.number_ids, self.value_of_V)
+                weight = exit_weight(exit_depth, TEXT.num_layers)
+                total, weights = total + weight * losses.mean(), weights + weight
+                if exit_depth == last:
+                    self._measure(meter, f"{name}{last}", logits, targets_N, points_N, losses)
+        return total / weights
+
+    def _read(self, depth: int, stream_ND: Tensor) -> Tensor:
+        return self.exits(depth, stream_ND) if depth in EXIT_DEPTHS else self.decoder.norm(stream_ND)
+
+    def _measure(self, meter: Meter, name: str, logits: Tensor, targets: Tensor, points: Tensor, losses: Tensor) -> None:
+        with torch.no_grad():
+            best = logits.argmax(-1)
+            words = ~points
+            meter.add(f"{name}_loss", float(losses[words].mean()))
+            meter.add(f"{name}_acc", float((best == targets)[words].float().mean()))
+            if bool(points.any()):
+                off = (self.value_of_V[best[points]] - self.value_of_V[targets[points]]).abs()
+                meter.add(f"{name}_near20", float((off <= 20).float().mean()), float(points.sum()))
+
+
+def branch_mask(segments_BT: np.ndarray) -> Tensor:
+    """[B, 1, T, T] bool: a token sees the prefix (segment 0) and its own branch, never later tokens."""
+    segments = torch.from_numpy(segments_BT)
+    length = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    prefix = (segments == 0)[:, None, :].expand(-1, length, -1)
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    return ((same | prefix) & causal)[:, None]
+
+
+def smooth_numbers(size: int) -> Tensor:
+    """[1000, size] of unit variance: neighbouring numbers start alike (random Fourier features, fixed seed)."""
+    generator = torch.Generator().manual_seed(3)
+    periods = torch.logspace(np.log10(20.0), np.log10(4000.0), size // 2)
+    phase = torch.rand(size // 2, generator=generator) * 2 * torch.pi
+    angles = torch.arange(NUM_NUMBERS)[:, None] * (2 * torch.pi / periods) + phase
+    return torch.cat((angles.cos(), angles.sin()), dim=-1) * 2**0.5

@@ -1,0 +1,156 @@
+"""Whole screens for the ViT: reading goes on, and every merged token learns which element it lies on."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from autoglm_backend.models.vision import VisionEncoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoglm_training.checkpoint import load_modules, load_training, save_training
+from autoglm_training.config.recipes import VISION, CropStage, Recipe, ScreenStage
+from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
+from autoglm_training.screen_targets import ICONS, KINDS, ScreenSample, draw_screen
+from autoglm_training.vision_stage import (
+    CENTRE_BINS,
+    CENTRE_SIGMA_BINS,
+    ReadingBatch,
+    ReadingHeads,
+    draw_crops,
+    foreground_accuracy,
+    in_merge_order,
+    reading_loss,
+    weighted_cross_entropy,
+)
+from autoglm_training.world.reading import character_vocabulary
+from autoglm_training.world.screens import SIZES_PX
+
+ELEMENT_BACKGROUND_WEIGHT = 0.2
+ELEMENT_LOSS_WEIGHT = 0.3
+MERGED_CHARACTER_WEIGHT = 0.3
+_SIZE_WEIGHTS = (12, 2, 2, 2, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenBatch:
+    """Screens of one size; grids [B, rows, columns] of merged tokens, centres in 0..1 (NaN: no element)."""
+
+    reading: ReadingBatch
+    kinds_BRC: np.ndarray
+    states_BRC: np.ndarray
+    icons_BRC: np.ndarray
+    centres_BRC2: np.ndarray
+
+
+class ElementHeads(nn.Module):
+    """What a merged embedding must tell: kind, state, icon, centre, and the characters of its four patches."""
+
+    def __init__(self, token_size: int, merge: int = 2) -> None:
+        super().__init__()
+        self.kinds = nn.Linear(token_size, len(KINDS) + 1)
+        self.states = nn.Linear(token_size, 3)
+        self.icons = nn.Linear(token_size, len(ICONS) + 1)
+        self.centres = nn.Linear(token_size, 2 * CENTRE_BINS)
+        self.characters = nn.Linear(token_size, merge * merge * len(character_vocabulary()))
+
+
+def stack_screens(samples: list[ScreenSample]) -> ScreenBatch:
+    return ScreenBatch(
+        reading=ReadingBatch(
+            images_BHW3=np.stack([s.image_HW3 for s in samples]),
+            chars_BRC=np.stack([s.char_patch_ids for s in samples]),
+            words_BRC=np.stack([s.word_token_ids for s in samples]),
+        ),
+        kinds_BRC=np.stack([s.kinds_RC for s in samples]),
+        states_BRC=np.stack([s.states_RC for s in samples]),
+        icons_BRC=np.stack([s.icons_RC for s in samples]),
+        centres_BRC2=np.stack([s.centres_RC2 for s in samples]),
+    )
+
+
+def draw_batch(config: ScreenStage, crops: CropStage, rng: random.Random) -> ScreenBatch | ReadingBatch:
+    """Screens of one size, or now and then crops."""
+    if rng.random() < config.crop_share:
+        return draw_crops(rng, crops)
+    size = rng.choices(SIZES_PX, _SIZE_WEIGHTS)[0]
+    return stack_screens([draw_screen(rng, "train", size) for _ in range(config.batch_screens)])
+
+
+def centre_loss(logits_M2B: Tensor, centres_M2: Tensor) -> Tensor:
+    """Cross entropy against a narrow Gaussian over bins of 0..1; tokens with NaN centres do not count."""
+    known = ~centres_M2.isnan().any(-1)
+    middle = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
+    distance = (middle - centres_M2[known][..., None]) * CENTRE_BINS / CENTRE_SIGMA_BINS
+    weights = torch.exp(-0.5 * distance**2)
+    target = weights / weights.sum(-1, keepdim=True)
+    return -(target * F.log_softmax(logits_M2B[known].float(), dim=-1)).sum(-1).mean()
+
+
+def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, meter: Meter) -> Tensor:
+    """Losses of the merged embeddings' element heads."""
+    total = merged_MD.new_zeros((), dtype=torch.float32)
+    for name, head, grid in (
+        ("kind", heads.kinds, batch.kinds_BRC),
+        ("state", heads.states, batch.states_BRC),
+        ("icon", heads.icons, batch.icons_BRC),
+    ):
+        targets = torch.from_numpy(grid).view(-1)
+        logits = head(merged_MD)
+        total = total + ELEMENT_LOSS_WEIGHT * weighted_cross_entropy(logits, targets, ELEMENT_BACKGROUND_WEIGHT)
+        meter.add(f"{name}_acc", *foreground_accuracy(logits, targets))
+    centres = torch.from_numpy(batch.centres_BRC2).view(-1, 2)
+    centre_logits = heads.centres(merged_MD).view(-1, 2, CENTRE_BINS)
+    total = total + ELEMENT_LOSS_WEIGHT * centre_loss(centre_logits, centres)
+    known = ~centres.isnan().any(-1)
+    off = (centre_logits[known].argmax(-1) + 0.5) / CENTRE_BINS - centres[known]
+    meter.add("centre_near", float((off.abs().amax(-1) < 0.025).float().mean()))
+    characters = in_merge_order(batch.reading.chars_BRC)
+    char_logits = heads.characters(merged_MD).view(len(characters), -1)
+    total = total + MERGED_CHARACTER_WEIGHT * weighted_cross_entropy(char_logits, characters, 0.1)
+    meter.add("merged_char_acc", *foreground_accuracy(char_logits, characters))
+    return total
+
+
+def train_screens(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    """Stage two, from `vision_crops.pt`: `vision_screens.pt`."""
+    config, path = recipe.screens, run_dir / "vision_screens.pt"
+    torch.manual_seed(recipe.seed + 1)
+    encoder = VisionEncoder(VISION)
+    reading = ReadingHeads(VISION.hidden_size, VISION.out_hidden_size)
+    elements = ElementHeads(VISION.out_hidden_size)
+    modules: dict[str, nn.Module] = {"encoder": encoder, "heads": reading, "elements": elements}
+    optimizer = make_optimizer(list(modules.values()), config)
+    step = screens = 0
+    if resume and path.exists():
+        progress = load_training(path, modules, optimizer)
+        step, screens = progress["step"], progress["screens"]
+    else:
+        load_modules(run_dir / "vision_crops.pt", {"encoder": encoder, "heads": reading})
+    meter, saved = Meter(), time.monotonic()
+    batches = drawn_ahead(partial(draw_batch, config, recipe.crops), recipe.seed + 100 + step)
+    while step < config.steps:
+        batch = next(batches)
+        with torch.autocast("cpu", torch.bfloat16):
+            if isinstance(batch, ScreenBatch):
+                loss, merged_MD = reading_loss(encoder, reading, batch.reading, meter)
+                loss = loss + element_loss(elements, merged_MD, batch, meter)
+                screens += len(batch.kinds_BRC)
+            else:
+                loss, _ = reading_loss(encoder, reading, batch, Meter())
+        loss.backward()
+        meter.add("norm", apply_gradients(optimizer, config, step))
+        step += 1
+        if step % config.log_every == 0:
+            print("screens", meter.line(step, config.steps), "screens", screens, flush=True)
+        if time.monotonic() - saved > config.save_every_s:
+            save_training(path, modules, optimizer, {"step": step, "screens": screens})
+            saved = time.monotonic()
+    save_training(path, modules, optimizer, {"step": step, "screens": screens})
+    batches.close()
