@@ -90,7 +90,7 @@ def write_texts(directory: Path) -> Path:
 
 
 def tokenizer() -> Tokenizer:
-    """A token per byte, and two merges so that some words are shorter."""
+    """A token per byte, so that every character beyond ASCII is split."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: index for index, character in enumerate(alphabet)}
     result = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

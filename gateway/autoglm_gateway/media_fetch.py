@@ -1,7 +1,7 @@
-"""Fetching media from http(s) URLs that strangers choose: never from a private address, never too much, never too long.
+"""Fetching media from http(s) URLs that strangers choose: not from private addresses, not too much, not too long.
 
-A name is resolved here, every address of it is checked, and the connection goes to the checked address, so that a second
-look-up cannot answer differently. Redirects run the same checks.
+A name is resolved here, every address of it is checked, and the connection goes to the checked address, so that a
+second look-up cannot answer differently. Redirects run the same checks.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class MediaFetcher:
                 if response.status_code in _REDIRECTS:
                     url = urljoin(url, response.headers.get("location", ""))
                     continue
-                if response.status_code != httpx.codes.OK:
+                if response.status_code != 200:
                     raise _failed(ref, f"could not be downloaded: status {response.status_code}")
                 data = await self._body(ref, response, max_bytes)
                 return data, response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -21,6 +21,7 @@ from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.triton_backend import TritonBackend
+from autoglm_gateway.triton_scrape import TritonScraper
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -35,6 +36,9 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises PortTakenError."""
     metrics = Metrics(settings.served_model_names[0])
     backend = _backend(settings)
+    scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
+    metrics.registry.register(scraper)
+    metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
     media = MediaReader(settings.media)
     service = ChatService(
         model_names=settings.served_model_names,
@@ -63,6 +67,7 @@ async def serve(settings: Settings) -> None:
         await grpc_server.start(settings.host, settings.grpc_port)
     except OSError as error:
         raise PortTakenError(str(error)) from error
+    scraper.start()
     stopping = _signalled()
     http = asyncio.ensure_future(server.serve(sockets=[http_socket]))
     await server.listening.wait()
@@ -76,6 +81,7 @@ async def serve(settings: Settings) -> None:
         await grpc_server.stop()
         server.should_exit = True
         await http
+        await scraper.stop()
         await media.close()
         await backend.close()
     _log.info("stopped")

@@ -31,6 +31,7 @@ class Settings:
     triton_metrics: tuple[str, ...] = option(
         ("http://127.0.0.1:8002/metrics",), "metrics pages of the same Triton servers; empty reads none"
     )
+    scrape_every_s: float = option(1.0, "time between two looks at those pages")
     served_model_names: tuple[str, ...] = option(
         ("autoglm-phone-tiny", "autoglm-phone-9b"),
         "a name that clients may send, the canonical one first; repeatable",

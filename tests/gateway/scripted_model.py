@@ -27,9 +27,7 @@ class TritonPythonModel:
         )
         self.family = family
         self.cancelled = family.Metric(labels={})
-        usage = pb_utils.MetricFamily(
-            name="autoglm_kv_cache_usage_ratio", description="KV", kind=pb_utils.MetricFamily.GAUGE
-        )
+        usage = pb_utils.MetricFamily(name="autoglm_kv_usage_ratio", description="KV", kind=pb_utils.MetricFamily.GAUGE)
         self.usage_family = usage
         self.usage = usage.Metric(labels={})
         self.usage.set(0.25)

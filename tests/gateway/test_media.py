@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -117,13 +116,10 @@ def test_eleven_pictures_are_one_too_many(gateway: Gateway):
 
 
 def test_a_gigantic_picture_is_refused_within_100_ms(gateway: Gateway):
-    body = chat_body([image_part(png_claiming(40000, 40000))])
-    post(gateway, body)
-    started_s = time.monotonic()
+    response = post(gateway, chat_body([image_part(png_claiming(40000, 40000))]))
 
-    refusal(post(gateway, body), 400)
-
-    assert time.monotonic() - started_s < 0.1
+    assert refusal(response, 400)["code"] == "image_too_large"
+    assert int(response.headers["openai-processing-ms"]) < 100
 
 
 def test_base64_may_have_line_breaks(gateway: Gateway):

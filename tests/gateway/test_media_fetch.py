@@ -135,7 +135,7 @@ async def fetch(url: str, *, addresses: dict[str, str], answers: dict[str, httpx
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked():
-    answers = {"cdn.test": httpx.Response(200, content=b"data", headers={"content-type": "image/png"})}
+    answers = {"cdn.test": httpx.Response(200, stream=httpx.ByteStream(b"data"), headers={"content-type": "image/png"})}
     asked, outcome = await fetch("http://cdn.test/a?b", addresses={"cdn.test": PUBLIC}, answers=answers)
 
     assert asked == [f"http://{PUBLIC}/a?b"]
@@ -163,7 +163,7 @@ async def test_redirects_do_not_go_round_for_ever():
 
 
 async def test_a_body_above_the_limit_is_not_read_to_its_end():
-    answers = {"cdn.test": httpx.Response(200, content=bytes(101))}
+    answers = {"cdn.test": httpx.Response(200, stream=httpx.ByteStream(bytes(101)))}
     _, outcome = await fetch("http://cdn.test/", addresses={"cdn.test": PUBLIC}, answers=answers)
 
     assert outcome == "image_file_too_large"

@@ -83,6 +83,12 @@ def test_a_caller_that_leaves_cancels_the_model_within_a_second(triton_gateway: 
     pytest.fail("the model never saw the cancellation")
 
 
+def test_tritons_own_metrics_stand_on_the_gateways_page(triton_gateway: Gateway, triton: Triton):
+    triton_gateway.wait_for_metric("vllm:kv_cache_usage_perc", 0.25, timeout_s=5)
+
+    assert triton_gateway.metric(f'autoglm_kv_usage_ratio{{triton="{triton.metrics[7:].split("/")[0]}"}}') == 0.25
+
+
 def test_a_triton_that_dies_and_comes_back_needs_no_restart_of_the_gateway(tmp_path: Path):
     ports = {"grpc_port": free_port(), "metrics_port": free_port()}
     with running_gateway("--triton-grpc", f"127.0.0.1:{ports['grpc_port']}") as gateway:

@@ -10,7 +10,7 @@ from autoglm_training.world.draw import Text, ink_span, text_width
 from autoglm_training.world.elements import SPLITS, Element, Screen, Split
 from autoglm_training.world.examples import EXAMPLES, PHONE_SCALE
 from autoglm_training.world.labels import label_ids, label_vocabulary
-from autoglm_training.world.screens import TEMPLATES, build_screen, make_scene, make_screen, render
+from autoglm_training.world.screens import TEMPLATES, build_screen, make_scene, make_screen, render, screenshot
 
 
 def _screens(count: int, seed: int = 7) -> list[Screen]:
@@ -158,3 +158,11 @@ def test_the_settings_example_shows_bluetooth_switched_off():
     bluetooth = build_screen(EXAMPLES["settings"]).find("Bluetooth")
     assert bluetooth is not None
     assert bluetooth.on is False
+
+
+def test_a_shrunk_screenshot_looks_like_the_direct_drawing():
+    screen = make_screen(random.Random(12), "train", template="settings")
+    direct, shrunk = render(screen).image, screenshot(screen).image
+    assert shrunk.size == direct.size
+    difference = np.abs(np.asarray(direct, dtype=np.int16) - np.asarray(shrunk, dtype=np.int16))
+    assert difference.mean() < 8

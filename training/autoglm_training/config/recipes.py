@@ -85,7 +85,7 @@ class ScreenStage(StageConfig):
     """Whole screens with crops mixed in, so that reading is not forgotten."""
 
     batch_screens: int = 8
-    crop_share: float = 0.15
+    crop_share: float = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,9 @@ __all__ = ["ReadingSample", "character_vocabulary", "label_vocabulary", "reading
 
 RANDOM_STRING_SHARE = 1 / 3
 _NOISE_BANK_PX = 512
+# Drawing scales and how often each is taken; 27/7 is a 1080 px phone shown at 280 px.
+_SCALES = (1.0, 2.0, 27 / 7)
+_SCALE_WEIGHTS = (0.6, 0.2, 0.2)
 Colour = tuple[int, int, int]
 
 
@@ -44,62 +47,84 @@ class ReadingSample:
 def reading_crop(rng: random.Random, width_px: int, height_px: int) -> ReadingSample:
     """Draws labels and random strings on a plain, slightly noisy background.
 
+    Part of the crops are drawn larger and shrunk, as text on a real phone's screenshot is.
+
     Raises:
         ValueError: a side is not a positive multiple of 28.
     """
     if width_px <= 0 or height_px <= 0 or width_px % TOKEN_PX or height_px % TOKEN_PX:
         raise ValueError(f"a crop's sides must be positive multiples of {TOKEN_PX}, not {width_px}x{height_px}")
-    background = _background(rng)
-    image = Image.new("RGB", (width_px, height_px), background)
-    draw = ImageDraw.Draw(image)
-    grids = GridPainter(width_px, height_px)
+    sheet = _Sheet(rng, width_px, height_px, scale=rng.choices(_SCALES, _SCALE_WEIGHTS)[0])
     if rng.random() < 0.3:
-        _distractor(rng, draw, width_px, height_px)
+        sheet.distractor()
     y = rng.uniform(0, 10)
     while True:
         size_px = rng.randint(11, 26) if rng.random() < 0.4 else rng.randint(12, 18)
         if y + size_px > height_px:
             break
-        _text_row(rng, draw, grids, background, y, size_px, width_px)
+        sheet.text_row(y, size_px)
         y += size_px * rng.uniform(1.2, 2.2)
-    pixels = np.asarray(image)
+    pixels = sheet.pixels_HW3()
     if rng.random() < 0.5:
         pixels = _with_noise(rng, pixels)
     return ReadingSample(
         image_HW3=np.ascontiguousarray(pixels),
-        char_patch_ids=grids.char_patch_ids(),
-        word_token_ids=grids.word_token_ids(),
+        char_patch_ids=sheet.grids.char_patch_ids(),
+        word_token_ids=sheet.grids.word_token_ids(),
     )
 
 
-def _text_row(
-    rng: random.Random,
-    draw: ImageDraw.ImageDraw,
-    grids: GridPainter,
-    background: Colour,
-    y: float,
-    size_px: int,
-    width_px: int,
-) -> None:
-    x = rng.uniform(0, 24)
-    while x < width_px - size_px:
-        text = _random_string(rng) if rng.random() < RANDOM_STRING_SHARE else rng.choice(label_vocabulary())
-        face = CHINESE_FACE if is_chinese(text) or rng.random() < 0.12 else rng.choice(latin_faces())
-        letters = font(face, size_px)
-        length = letters.getlength(text)
-        if x + length > width_px:
-            # Cut words would carry a class the pixels do not show in full, so they are drawn only as characters.
-            visible = text
-            while visible and x + letters.getlength(visible) > width_px:
-                visible = visible[:-1]
-            text = visible.rstrip()
-            length = letters.getlength(text)
+class _Sheet:
+    """One crop while it is drawn. Lengths are px of the finished crop; `scale` is how much larger it is drawn."""
+
+    def __init__(self, rng: random.Random, width_px: int, height_px: int, scale: float) -> None:
+        self._rng, self._scale = rng, scale
+        self._width_px, self._height_px = width_px, height_px
+        self._background = _background(rng)
+        self._image = Image.new("RGB", (round(width_px * scale), round(height_px * scale)), self._background)
+        self._draw = ImageDraw.Draw(self._image)
+        self.grids = GridPainter(width_px, height_px)
+
+    def pixels_HW3(self) -> np.ndarray:
+        """uint8 [height, width, 3]."""
+        if self._scale == 1.0:
+            return np.asarray(self._image)
+        return np.asarray(self._image.resize((self._width_px, self._height_px), Image.Resampling.BICUBIC))
+
+    def text_row(self, y: float, size_px: int) -> None:
+        """Fills a line with strings from left to right."""
+        rng = self._rng
+        x = rng.uniform(0, 24)
+        while x < self._width_px - size_px:
+            text = _random_string(rng) if rng.random() < RANDOM_STRING_SHARE else rng.choice(label_vocabulary())
+            face = CHINESE_FACE if is_chinese(text) or rng.random() < 0.12 else rng.choice(latin_faces())
+            letters = font(face, size_px)
+            # Cut words would carry a class the pixels do not show in full, so only what fits is drawn.
+            while text and x + letters.getlength(text) > self._width_px:
+                text = text[:-1].rstrip()
             if not text:
                 return
-        at = (round(x), round(y))
-        draw.text(at, text, font=letters, fill=_ink(rng, background))
-        grids.add_text(text, at[0], at[1], letters)
-        x += length + rng.uniform(0.7, 4.0) * size_px
+            at = (round(x), round(y))
+            shown = letters if self._scale == 1.0 else font(face, size_px * self._scale)
+            place = (round(at[0] * self._scale), round(at[1] * self._scale))
+            self._draw.text(place, text, font=shown, fill=_ink(rng, self._background))
+            self.grids.add_text(text, at[0], at[1], letters)
+            x += letters.getlength(text) + rng.uniform(0.7, 4.0) * size_px
+
+    def distractor(self) -> None:
+        """A frame or a line that is no text."""
+        rng = self._rng
+        left, top = rng.randint(-20, self._width_px), rng.randint(-20, self._height_px)
+        box = (left, top, left + rng.randint(8, 90), top + rng.randint(8, 60))
+        x0, y0, x1, y1 = (side * self._scale for side in box)
+        colour = _background(rng)
+        stroke = round(rng.randint(1, 3) * self._scale)
+        if rng.random() < 0.5:
+            self._draw.rounded_rectangle(
+                (x0, y0, x1, y1), radius=rng.randint(0, 12) * self._scale, outline=colour, width=stroke
+            )
+        else:
+            self._draw.line((0, y0, self._image.width, y0), fill=colour, width=max(1, round(self._scale)))
 
 
 def _random_string(rng: random.Random) -> str:
@@ -145,16 +170,6 @@ def _ink(rng: random.Random, background: Colour) -> Colour:
         if abs(luminance(colour) - base) > 95:
             return colour
     return (0, 0, 0) if base > 128 else (255, 255, 255)
-
-
-def _distractor(rng: random.Random, draw: ImageDraw.ImageDraw, width_px: int, height_px: int) -> None:
-    x, y = rng.randint(-20, width_px), rng.randint(-20, height_px)
-    box = (x, y, x + rng.randint(8, 90), y + rng.randint(8, 60))
-    colour = _background(rng)
-    if rng.random() < 0.5:
-        draw.rounded_rectangle(box, radius=rng.randint(0, 12), outline=colour, width=rng.randint(1, 3))
-    else:
-        draw.line((0, y, width_px, y), fill=colour, width=1)
 
 
 @lru_cache(maxsize=1)

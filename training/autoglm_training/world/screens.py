@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from PIL import Image
+
 from autoglm_training.world.canvas import Canvas
 from autoglm_training.world.draw import Rendering, paint
 from autoglm_training.world.elements import SPLITS, Element, Scene, Screen, Split
@@ -38,6 +40,7 @@ __all__ = [
     "make_scene",
     "make_screen",
     "render",
+    "screenshot",
 ]
 
 _BUILDERS: dict[str, Callable[[Canvas], None]] = {
@@ -132,3 +135,13 @@ def render(screen: Screen, scale: float = 1.0) -> Rendering:
         ValueError: the scale is not positive.
     """
     return paint(screen.ops, screen.width_px, screen.height_px, screen.background, scale)
+
+
+def screenshot(screen: Screen, scale: float = 27 / 7) -> Rendering:
+    """The screen as a model gets it from a phone: drawn at `scale`, then shrunk to the logical size (bicubic).
+
+    Shrunk text is softer than text drawn at its final size; a model should train on both.
+    """
+    drawn = render(screen, scale)
+    image = drawn.image.resize((screen.width_px, screen.height_px), Image.Resampling.BICUBIC)
+    return Rendering(image=image, char_patch_ids=drawn.char_patch_ids, word_token_ids=drawn.word_token_ids)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_backend.bls.planner import (
+    TOKENS_PER_REASONING_STEP,
+    CheckpointFacts,
+    Profile,
+    RequestFacts,
+    is_direct_command,
+    load_checkpoint_facts,
+    plan,
+)
+from autoglm_backend.models.config import CheckpointError
+from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.plan import ExitMode
+
+CHECKPOINT = CheckpointFacts(num_layers=24, exits=(6, 12, 18), auto_depths={"direct_text": 6}, has_speech=True)
+ON, OFF = Profile(), Profile(dynamic_graph=False)
+
+
+def facts(text: str = "Open Bluetooth", **fields: object) -> RequestFacts:
+    given_fields = {"num_images": 0, "num_audios": 0, "last_user_text": text, **fields}
+    return RequestFacts(**given_fields)  # pyright: ignore[reportArgumentType]
+
+
+@given(images=st.integers(0, 3), audios=st.integers(0, 3))
+def test_encoders_run_only_when_their_media_is_there(images: int, audios: int) -> None:
+    made = plan(facts(num_images=images, num_audios=audios), CHECKPOINT, ON)
+    assert (made.run_vision, made.run_speech) == (images > 0, audios > 0)
+
+
+@given(images=st.integers(0, 3), audios=st.integers(0, 3), depth=st.sampled_from([None, "auto", 6, 12, 18, 24, "full"]))
+def test_dynamic_graph_off_runs_everything_at_full_depth(images: int, audios: int, depth: int | str | None) -> None:
+    made = plan(facts(num_images=images, num_audios=audios, depth=depth), CHECKPOINT, OFF)
+    assert (made.run_vision, made.run_speech, made.depth, made.enabled) == (True, True, 24, False)
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(6, 6), (12, 12), (18, 18), (24, 24), ("full", 24), ("12", 12)])
+def test_requested_depth_is_taken(depth: int | str, layers: int) -> None:
+    assert plan(facts(depth=depth), CHECKPOINT, ON).depth == layers
+
+
+@pytest.mark.parametrize("depth", [7, 0, -6, "deep", True, 6.0])
+def test_other_depths_are_refused_naming_the_exits(depth: object) -> None:
+    with pytest.raises(InvalidRequestError, match="6, 12, 18, 24") as caught:
+        plan(facts(depth=depth), CHECKPOINT, ON)
+    assert caught.value.param == "depth"
+
+
+def test_auto_runs_a_short_command_at_the_depth_that_the_checkpoint_names() -> None:
+    assert plan(facts("打开蓝牙"), CHECKPOINT, ON).depth == 6
+
+
+@pytest.mark.parametrize("fields", [{"num_images": 1}, {"num_audios": 1}])
+def test_auto_runs_media_at_full_depth(fields: dict[str, int]) -> None:
+    assert plan(facts(**fields), CHECKPOINT, ON).depth == 24
+
+
+def test_auto_runs_at_full_depth_where_the_checkpoint_names_none() -> None:
+    assert plan(facts(), CheckpointFacts(num_layers=24, exits=(6,)), ON).depth == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "is_direct"),
+    [
+        ("Go back", True),
+        ("打开微信", True),
+        ("who are you?", True),
+        ("你是谁？", True),
+        ("Which of my notes is the longest", False),
+        ("今天天气怎么样", False),
+        ("Is Bluetooth on?", False),
+        ("x" * 121, False),
+        ("", False),
+        ('Open Wi-Fi\n\n{"current_app": "System Home"}', True),
+        ('** Screen Info **\n\n{"current_app": "Settings"}', False),
+        ('{"current_app": "Settings"}', False),
+    ],
+)
+def test_direct_commands(text: str, is_direct: bool) -> None:
+    assert is_direct_command(text) == is_direct
+
+
+@given(st.text())
+def test_any_text_is_judged(text: str) -> None:
+    is_direct_command(text)
+
+
+def test_lossless_decides_at_full_depth() -> None:
+    made = plan(facts(exit="lossless"), CHECKPOINT, ON)
+    assert (made.exit_mode, made.depth) == (ExitMode.LOSSLESS, 24)
+
+
+@pytest.mark.parametrize(
+    ("fields", "checkpoint"),
+    [
+        ({"exit": "certified"}, CHECKPOINT),
+        ({"exit": "early"}, CHECKPOINT),
+        ({"exit": "lossless", "depth": 6}, CHECKPOINT),
+        ({"exit": "lossless"}, CheckpointFacts(num_layers=24)),
+    ],
+)
+def test_exit_modes_that_cannot_be_are_refused(fields: dict[str, object], checkpoint: CheckpointFacts) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        plan(facts(**fields), checkpoint, ON)
+    assert caught.value.param == "exit"
+
+
+def test_audio_without_a_speech_encoder_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="no speech encoder"):
+        plan(facts(num_audios=1), CheckpointFacts(num_layers=24), ON)
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({}, None),
+        ({"max_reasoning_tokens": 40}, 40),
+        ({"max_reasoning_steps": 3}, 3 * TOKENS_PER_REASONING_STEP),
+        ({"max_reasoning_tokens": 40, "max_reasoning_steps": 1}, TOKENS_PER_REASONING_STEP),
+        ({"max_reasoning_steps": 0}, 0),
+    ],
+)
+def test_reasoning_budget_is_the_tighter_limit(fields: dict[str, int], budget: int | None) -> None:
+    assert plan(facts(**fields), CHECKPOINT, ON).reasoning_budget_tokens == budget
+
+
+@pytest.mark.parametrize("value", ["False", "0", "no", "OFF"])
+def test_environment_turns_the_graph_off(value: str) -> None:
+    assert not Profile.from_environment({"ENABLE_DYNAMIC_GRAPH": value}).dynamic_graph
+
+
+def test_environment_that_says_neither_is_an_error() -> None:
+    with pytest.raises(ValueError, match="maybe"):
+        Profile.from_environment({"ENABLE_DYNAMIC_GRAPH": "maybe"})
+
+
+def test_auto_depth_that_is_no_exit_is_refused_at_load(tmp_path: Path) -> None:
+    (tmp_path / "exits").mkdir()
+    (tmp_path / "exits" / "exits.json").write_text('{"depths": [6], "auto": {"direct_text": 7}}')
+    with pytest.raises(CheckpointError, match=r"auto\.direct_text is 7"):
+        load_checkpoint_facts(tmp_path, 24)
