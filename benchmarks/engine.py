@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.models.config import load_model_config
@@ -30,7 +31,16 @@ from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.wire import DecodeRequest
 
-COMMANDS = ("Open WeChat", "Go back", "打开微信", "Scroll down", "Who are you?", "Wait two seconds", "回到桌面", "Type hello")
+COMMANDS = (
+    "Open WeChat",
+    "Go back",
+    "打开微信",
+    "Scroll down",
+    "Who are you?",
+    "Wait two seconds",
+    "回到桌面",
+    "Type hello",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A whole random checkpoint of a few hundred kilobytes: decoder with exits, ViT, speech, byte-level tokenizer, template.
+"""A whole random checkpoint of two megabytes: decoder with exits, ViT, speech, byte-level tokenizer, template.
 
 It says nothing sensible, loads in no time, and has every part that the server looks for.
 """

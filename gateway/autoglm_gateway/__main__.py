@@ -16,7 +16,7 @@ def main() -> int:
     set_up_logs(settings.log_level)
     try:
         asyncio.run(serve(settings))
-    except PortTakenError as error:
+    except (PortTakenError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -7,20 +7,25 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.chat_routes import ChatRoutes
+from autoglm_gateway.http_auth import KeyRequired
 from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
 from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.quotas import Quotas
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.status_routes import StatusRoutes
 from autoglm_protocol.errors import AutoglmError
 
 
-def create_app(settings: Settings, service: ChatService, metrics: Metrics) -> ASGIApp:
+def create_app(
+    settings: Settings, service: ChatService, metrics: Metrics, *, keys: ApiKeys | None, quotas: Quotas
+) -> ASGIApp:
     chat = ChatRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
     status = StatusRoutes(service, metrics)
-    app = Starlette(
+    app: ASGIApp = Starlette(
         routes=[
             Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
             Route("/v1/models", status.models),
@@ -33,5 +38,7 @@ def create_app(settings: Settings, service: ChatService, metrics: Metrics) -> AS
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
     )
+    if keys is not None:
+        app = KeyRequired(app, keys, quotas)
     # Around Starlette, not inside: its own answer to a bug must carry the request id too.
     return RequestContext(app, metrics)

@@ -10,6 +10,7 @@ from autoglm_gateway import sse
 from autoglm_gateway.disconnect import run_while_connected
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.http_body import read_json
+from autoglm_gateway.http_context import origin_of
 from autoglm_gateway.json_response import JsonResponse
 from autoglm_gateway.openai_chat import ChatChunks, chat_completion, error_body
 from autoglm_gateway.openai_schema import parse_chat
@@ -26,23 +27,23 @@ class ChatRoutes:
     async def chat_completions(self, request: Request) -> Response:
         body = await read_json(request, max_bytes=self._max_body_bytes, timeout_s=self._body_timeout_s)
         draft = parse_chat(body, features=self._service.backend.features)
-        return ChatReply(self._service, draft, request_id=request.state.ids.unique_id)
+        return ChatReply(self._service, draft, request)
 
 
 class ChatReply(Response):
     """Opens the request and answers it; a refusal before the first event is raised, so that it gets its own status."""
 
-    def __init__(self, service: ChatService, draft: ChatDraft, *, request_id: str) -> None:
+    def __init__(self, service: ChatService, draft: ChatDraft, request: Request) -> None:
         super().__init__()
         self._service = service
         self._draft = draft
-        self._request_id = request_id
+        self._origin = origin_of(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await run_while_connected(self._answer(scope, receive, send), receive)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._service.open(self._draft, request_id=self._request_id) as stream:
+        async with self._service.open(self._draft, self._origin) as stream:
             if self._draft.stream:
                 await self._stream(stream, send)
                 return

@@ -15,11 +15,12 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.grpc_messages import EventMessages, draft_from, response_of
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import completion_id
 from autoglm_gateway.request_ids import request_ids
-from autoglm_gateway.service import ChatService
+from autoglm_gateway.service import ChatService, Origin
 from autoglm_gateway.trace_context import enter_trace
 from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError
 from autoglm_protocol.events import Failed, fold
@@ -35,7 +36,7 @@ _aio_health: Any = health.aio  # pyright: ignore # set at import, unseen by stub
 class GrpcServer:
     """`port` is the bound one. Raises OSError from `start` when the address cannot be had."""
 
-    def __init__(self, service: ChatService, metrics: Metrics, *, max_message_bytes: int) -> None:
+    def __init__(self, service: ChatService, metrics: Metrics, *, keys: ApiKeys | None, max_message_bytes: int) -> None:
         self._service = service
         self._server = grpc.aio.server(
             options=(
@@ -46,7 +47,7 @@ class GrpcServer:
         )
         self._health: Any = _aio_health.HealthServicer()
         # generated code has no types
-        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics), self._server)  # pyright: ignore
+        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics, keys), self._server)  # pyright: ignore
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._health_task: asyncio.Task[None] | None = None
@@ -80,27 +81,28 @@ class GrpcServer:
 
 
 class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
-    def __init__(self, service: ChatService, metrics: Metrics) -> None:
+    def __init__(self, service: ChatService, metrics: Metrics, keys: ApiKeys | None) -> None:
         self._service = service
         self._metrics = metrics
+        self._keys = keys
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         async with self._call(context, "ListModels"):
             return pb.ListModelsResponse(names=self._service.model_names)
 
     async def Chat(self, request: pb.ChatRequest, context: Any) -> pb.ChatResponse:
-        async with self._call(context, "Chat") as unique_id:
+        async with self._call(context, "Chat") as origin:
             draft = draft_from(request, features=self._service.backend.features, stream=False)
-            async with self._service.open(draft, request_id=unique_id) as stream:
+            async with self._service.open(draft, origin) as stream:
                 completion = await fold(aiter(stream))
             return response_of(draft, completion, response_id=completion_id())
 
     # Not a generator: a cancelled call must unwind here and now, not when a generator is collected.
     async def ChatStream(self, request: pb.ChatRequest, context: Any) -> None:
-        async with self._call(context, "ChatStream") as unique_id:
+        async with self._call(context, "ChatStream") as origin:
             draft = draft_from(request, features=self._service.backend.features, stream=True)
             messages = EventMessages(draft, response_id=completion_id())
-            async with self._service.open(draft, request_id=unique_id) as stream:
+            async with self._service.open(draft, origin) as stream:
                 await context.write(messages.started(stream.started))
                 async for event in stream:
                     if isinstance(event, Failed):
@@ -109,8 +111,8 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
                         await context.write(message)
 
     @asynccontextmanager
-    async def _call(self, context: Any, method: str) -> AsyncGenerator[str, None]:
-        """The request's unique id; a refusal inside becomes a status, and every call a log line and a count."""
+    async def _call(self, context: Any, method: str) -> AsyncGenerator[Origin, None]:
+        """Where the call comes from; a refusal inside becomes a status, and every call a log line and a count."""
         started_s = time.monotonic()
         metadata: dict[str, str] = dict(context.invocation_metadata() or ())
         ids = request_ids(metadata.get("x-request-id"))
@@ -119,7 +121,8 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
         await context.send_initial_metadata(echo)
         code = grpc.StatusCode.OK
         try:
-            yield ids.unique_id
+            caller = None if self._keys is None else self._keys.authenticate(metadata.get("authorization"))
+            yield Origin(request_id=ids.unique_id, caller=caller)
         except AutoglmError as error:
             code = grpc.StatusCode[error.grpc_code]
             await context.abort(code, error.message, trailing_metadata=(*echo, *_error_metadata(error)))

@@ -6,10 +6,12 @@ import logging
 import time
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.request_ids import request_ids
+from autoglm_gateway.service import Origin
 from autoglm_gateway.trace_context import enter_trace
 
 _log = logging.getLogger("autoglm_gateway.access")
@@ -51,6 +53,7 @@ class RequestContext:
             handler = getattr(scope.get("endpoint"), "__name__", "unmatched")
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             self._metrics.http_requests.labels(handler, method, str(status)).inc()
+            caller = scope["state"].get("caller")
             _log.info(
                 "request",
                 extra={
@@ -58,9 +61,14 @@ class RequestContext:
                     "method": scope["method"],
                     "path": scope["path"][:200],
                     "status": status,
+                    **({} if caller is None else {"key": caller.name}),
                     "duration_ms": round((time.monotonic() - started_s) * 1e3, 1),
                 },
             )
+
+
+def origin_of(request: Request) -> Origin:
+    return Origin(request_id=request.state.ids.unique_id, caller=getattr(request.state, "caller", None))
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

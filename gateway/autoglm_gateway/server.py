@@ -12,12 +12,14 @@ from collections.abc import Generator
 import uvicorn
 
 from autoglm_gateway.admission import Admission
+from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.app import create_app
 from autoglm_gateway.backend import Backend
 from autoglm_gateway.fake_backend import FakeBackend
 from autoglm_gateway.grpc_server import GrpcServer
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.quotas import Quotas
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.triton_backend import TritonBackend
@@ -33,12 +35,17 @@ class PortTakenError(OSError):
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises PortTakenError."""
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once.
+
+    Raises PortTakenError, and ValueError for an API key file that cannot be used.
+    """
     metrics = Metrics(settings.served_model_names[0])
     backend = _backend(settings)
     scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
+    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
+    quotas = Quotas()
     media = MediaReader(settings.media)
     service = ChatService(
         model_names=settings.served_model_names,
@@ -46,11 +53,12 @@ async def serve(settings: Settings) -> None:
         admission=Admission(settings.admission),
         media=media,
         metrics=metrics,
+        quotas=quotas,
     )
     http_socket = _bind(settings.host, settings.port)
     server = _HttpServer(
         uvicorn.Config(
-            create_app(settings, service, metrics),
+            create_app(settings, service, metrics, keys=keys, quotas=quotas),
             http="httptools",
             ws="none",
             loop="none",
@@ -62,7 +70,7 @@ async def serve(settings: Settings) -> None:
             backlog=_BACKLOG,
         )
     )
-    grpc_server = GrpcServer(service, metrics, max_message_bytes=settings.max_body_bytes)
+    grpc_server = GrpcServer(service, metrics, keys=keys, max_message_bytes=settings.max_body_bytes)
     try:
         await grpc_server.start(settings.host, settings.grpc_port)
     except OSError as error:

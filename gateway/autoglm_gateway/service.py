@@ -6,18 +6,31 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from autoglm_gateway.admission import Admission
+from autoglm_gateway.api_keys import Caller
 from autoglm_gateway.backend import Backend
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics, RequestMetrics
+from autoglm_gateway.quotas import Quotas
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
-from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent
+from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent, TokenDelta
 
 _log = logging.getLogger(__name__)
 _ABORT_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent a request, and under which id."""
+
+    request_id: str
+    """No other request has it: the backend cancels by it."""
+    caller: Caller | None = None
+    """None where no keys are required."""
 
 
 class _Flight:
@@ -46,6 +59,7 @@ class ChatStream:
     ) -> None:
         self.started = started
         self.is_over = False
+        self.total_tokens = started.usage.prompt_tokens
         self._events = events
         self._metrics = metrics
         self._flight = flight
@@ -55,6 +69,8 @@ class ChatStream:
             event = await self._next()
             self.is_over = isinstance(event, Finished | Failed | Cancelled)
             self._metrics.observe(event)
+            if isinstance(event, TokenDelta):
+                self.total_tokens += len(event.token_ids)
             yield event
 
     async def _next(self) -> StreamEvent:
@@ -75,12 +91,14 @@ class ChatService:
         admission: Admission,
         media: MediaReader,
         metrics: Metrics,
+        quotas: Quotas,
     ) -> None:
         self.model_names = model_names
         self.backend = backend
         self._admission = admission
         self._media = media
         self._metrics = metrics
+        self._quotas = quotas
         self._flights: set[_Flight] = set()
         self._num_streams = 0
         self._idle = asyncio.Event()
@@ -97,7 +115,7 @@ class ChatService:
             raise NotFoundError(f"the model {name[:200]!r} does not exist", code="model_not_found", param="model")
 
     @asynccontextmanager
-    async def open(self, draft: ChatDraft, *, request_id: str) -> AsyncGenerator[ChatStream, None]:
+    async def open(self, draft: ChatDraft, origin: Origin) -> AsyncGenerator[ChatStream, None]:
         """Send a request to the backend; leaving the block before the stream is over cancels it there.
 
         Raises AutoglmError when the request is refused or fails before its Started event.
@@ -109,13 +127,10 @@ class ChatService:
         stream = None
         with self._flight() as flight:
             try:
-                self.check_model(draft.model)
-                if self._draining:
-                    raise _shutting_down()
-                async with self._admission.place(priority=draft.options.priority):
+                async with self._admitted(draft, origin.caller):
                     metrics.placed()
                     request = ChatRequest(
-                        request_id=request_id,
+                        request_id=origin.request_id,
                         model=draft.model,
                         messages=await self._media.read(draft.messages),
                         sampling=draft.sampling,
@@ -123,11 +138,8 @@ class ChatService:
                     )
                     async with aclosing(self.backend.generate(request)) as events:
                         stream = ChatStream(await _start(events), events, metrics, flight)
-                        self._num_streams += 1
-                        try:
+                        with self._running(stream, origin.caller):
                             yield stream
-                        finally:
-                            self._num_streams -= 1
             except AutoglmError as error:
                 if stream is None:
                     self._metrics.failed(error)
@@ -148,6 +160,24 @@ class ChatService:
             for flight in tuple(self._flights):
                 flight.abort(_shutting_down())
             await self._becomes_idle(_ABORT_GRACE_S)
+
+    @asynccontextmanager
+    async def _admitted(self, draft: ChatDraft, caller: Caller | None) -> AsyncGenerator[None, None]:
+        self.check_model(draft.model)
+        if self._draining:
+            raise _shutting_down()
+        with self._quotas.request(caller):
+            async with self._admission.place(priority=draft.options.priority):
+                yield
+
+    @contextmanager
+    def _running(self, stream: ChatStream, caller: Caller | None) -> Generator[None, None, None]:
+        self._num_streams += 1
+        try:
+            yield
+        finally:
+            self._num_streams -= 1
+            self._quotas.charge(caller, stream.total_tokens)
 
     async def _becomes_idle(self, timeout_s: float) -> bool:
         waiter = asyncio.ensure_future(self._idle.wait())

@@ -120,7 +120,7 @@ def decode_from_tensors(tensors: Mapping[str, np.ndarray]) -> DecodeRequest:
     raw_plan = read_json(tensors, "plan", None)
     try:
         plan = None if raw_plan is None else ExecutionPlan.from_json(raw_plan)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidRequestError(f"input tensor plan is no execution plan: {error}", param="plan") from error
     grids = tensors.get("image_grids")
     priority = tensors.get("priority")

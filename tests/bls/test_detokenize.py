@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +25,7 @@ def run(detokenizer: Detokenizer, ids: Sequence[int], cuts: Sequence[int] = ()) 
     """The deltas of `ids` fed in pieces that end at `cuts`."""
     borders = sorted({0, len(ids), *(cut for cut in cuts if cut <= len(ids))})
     deltas: list[str] = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         piece = detokenizer.feed(ids[start:end])
         deltas.append(piece.text)
         if piece.stopped:

@@ -75,7 +75,9 @@ def test_conversation_renders_as_glm_writes_it(template: ChatTemplate) -> None:
 def test_media_placeholders_grow_to_the_tokens_of_each_item(template: ChatTemplate) -> None:
     prompt = encode(template, message("user", IMAGE, "a", AUDIO, IMAGE), images=[3, 2], audios=[4])
     ids = prompt.ids.tolist()
-    assert [ids[start : start + length] for start, length in prompt.image_spans] == [[IDS["<|image|>"]] * n for n in (3, 2)]
+    assert [ids[start : start + length] for start, length in prompt.image_spans] == [
+        [IDS["<|image|>"]] * n for n in (3, 2)
+    ]
     assert [ids[start : start + length] for start, length in prompt.audio_spans] == [[IDS["<|audio|>"]] * 4]
     assert (prompt.num_image_tokens, prompt.num_audio_tokens) == (5, 4)
     assert ids.count(IDS["<|image|>"]) == 5
@@ -126,9 +128,7 @@ def test_system_parts_are_joined(template: ChatTemplate) -> None:
 
 
 def test_continue_final_message_ends_with_its_text(template: ChatTemplate) -> None:
-    prompt = encode(
-        template, message("user", "x"), message("assistant", "<think>so"), continue_final_message=True
-    )
+    prompt = encode(template, message("user", "x"), message("assistant", "<think>so"), continue_final_message=True)
     assert shown(prompt).endswith("<|assistant|>\n<think>so")
     assert prompt.starts_in_thought
 
@@ -138,7 +138,9 @@ def test_generation_prompt_can_be_left_out(template: ChatTemplate) -> None:
 
 
 def test_no_thinking_is_prefilled_where_the_template_has_no_switch(template: ChatTemplate) -> None:
-    assert shown(encode(template, message("user", "x"), enable_thinking=False)).endswith("<|assistant|>\n<think></think>")
+    assert shown(encode(template, message("user", "x"), enable_thinking=False)).endswith(
+        "<|assistant|>\n<think></think>"
+    )
 
 
 def test_no_thinking_is_left_to_a_template_that_has_the_switch(checkpoint: Path) -> None:

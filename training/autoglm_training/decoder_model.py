@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from autoglm_backend.models.decoder import TextDecoder, init_weights, masked_attend
 from autoglm_backend.models.exits import ExitHeads
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT
 from autoglm_training.loop import Meter
@@ -19,6 +21,16 @@ from autoglm_training.tokenizer import NUM_NUMBERS
 EMBEDDING_STD = 0.05
 DEEP_NORM = 0.02
 """Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
+WORD_DEPTH = 3
+WORD_LOSS_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWords:
+    """Picture tokens that show a label: where_BT bool; tokens_NV: distribution over the tokens that spell it."""
+
+    where_BT: Tensor
+    tokens_NV: Tensor
 
 
 class TrainableDecoder(nn.Module):
@@ -48,8 +60,17 @@ class TrainableDecoder(nn.Module):
             hidden = hidden.masked_scatter((ids_BT == token)[..., None], rows_ND.to(hidden.dtype))
         return hidden
 
-    def loss(self, batch: Batch, media: Sequence[tuple[int, Tensor]], depth: int, grown: bool, meter: Meter, name: str) -> Tensor:
-        """Weighted mean of the exits' losses down to `depth`.
+    def loss(
+        self,
+        batch: Batch,
+        media: Sequence[tuple[int, Tensor]],
+        depth: int,
+        grown: bool,
+        meter: Meter,
+        name: str,
+        seen: SeenWords | None = None,
+    ) -> Tensor:
+        """Weighted mean of the exits' losses down to `depth`, plus that of `seen` words.
 
         grown: False while the layers below `depth` are untrained; the full-depth norm then reads the stream at `depth`,
         since those layers start as identities.
@@ -62,6 +83,11 @@ class TrainableDecoder(nn.Module):
         where = targets != IGNORE
         targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:][where]
         total, weights, first = torch.zeros(()), 0.0, 0
+        word_loss = torch.zeros(())
+        if seen is not None:
+            hidden, first = self.decoder.run_span(0, WORD_DEPTH, hidden, rotation, attend), WORD_DEPTH
+            word_loss = self._word_loss(hidden, seen)
+            meter.add(f"{name}_words", float(word_loss.detach()))
         for last in [d for d in (*EXIT_DEPTHS, TEXT.num_layers) if d <= depth]:
             hidden = self.decoder.run_span(first, last, hidden, rotation, attend)
             first = last
@@ -75,7 +101,13 @@ class TrainableDecoder(nn.Module):
                 total, weights = total + weight * losses.mean(), weights + weight
                 if exit_depth == last:
                     self._measure(meter, f"{name}{last}", logits, targets_N, points_N, losses)
-        return total / weights
+        return total / weights + WORD_LOSS_WEIGHT * word_loss
+
+    def _word_loss(self, hidden_BTD: Tensor, seen: SeenWords) -> Tensor:
+        """The first layers learn to see a screen's words as the tokens that spell them."""
+        stream = F.rms_norm(hidden_BTD[seen.where_BT].float(), (TEXT.hidden_size,))
+        log_probs = F.log_softmax(self.decoder.lm_head(stream).float(), dim=-1)
+        return -(seen.tokens_NV * log_probs).sum(-1).mean()
 
     def _read(self, depth: int, stream_ND: Tensor) -> Tensor:
         return self.exits(depth, stream_ND) if depth in EXIT_DEPTHS else self.decoder.norm(stream_ND)

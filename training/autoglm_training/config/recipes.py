@@ -99,12 +99,27 @@ class DecoderStage(StageConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JointStage(DecoderStage):
+    """Text, screens and speech in every step, each in a batch of its own."""
+
+    screens: int = 4
+    fresh_screens: int = 2
+    """Screens a step that were never seen; the others come again with new instructions."""
+    branches: int = 6
+    pool_screens: int = 1500
+    speech_tokens: int = 1024
+    speech_every: int = 2
+    screen_weight: float = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     name: str
     seed: int
     crops: CropStage
     screens: ScreenStage
     text: DecoderStage
+    joint: JointStage
 
 
 TINY_CPU = Recipe(
@@ -113,5 +128,14 @@ TINY_CPU = Recipe(
     crops=CropStage(steps=1900, peak_lr=2e-3, final_lr=1e-4),
     screens=ScreenStage(steps=700, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
     text=DecoderStage(steps=2500, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
+    joint=JointStage(
+        steps=1500,
+        peak_lr=1.2e-3,
+        final_lr=5e-5,
+        warmup_steps=50,
+        text_tokens=1024,
+        depth_weights=(0.55, 0.2, 0.1, 0.15),
+        grown=True,
+    ),
 )
 RECIPES = {recipe.name: recipe for recipe in (TINY_CPU,)}

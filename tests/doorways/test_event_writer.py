@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm_backend.doorways.event_writer import EventWriter, merge_deltas
+from autoglm_protocol.events import Cancelled, ChoiceFinished, FinishReason, StreamEvent, TokenDelta
+
+
+def delta(token: int, index: int = 0) -> TokenDelta:
+    return TokenDelta(text="", token_ids=(token,), index=index)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9))))
+def test_merging_keeps_every_token_of_every_choice_in_order(tokens: list[tuple[int, int]]) -> None:
+    merged = merge_deltas([*(delta(token, index) for index, token in tokens), Cancelled()])
+    assert isinstance(merged[-1], Cancelled)
+    for choice in range(3):
+        ids = [i for e in merged if isinstance(e, TokenDelta) and e.index == choice for i in e.token_ids]
+        assert ids == [token for index, token in tokens if index == choice]
+    assert len(merged) == 1 + len({index for index, _ in tokens})
+
+
+def test_a_choices_tokens_stay_before_its_end() -> None:
+    end = ChoiceFinished(index=0, finish_reason=FinishReason.STOP)
+    merged = merge_deltas([delta(1), delta(5, 1), delta(2), end, delta(6, 1)])
+    assert merged == [
+        TokenDelta(text="", token_ids=(1, 2)),
+        TokenDelta(text="", token_ids=(5, 6), index=1),
+        end,
+    ]
+
+
+def test_a_slow_receiver_gets_longer_messages_and_the_engine_never_waits() -> None:
+    writer = EventWriter()
+    received: list[StreamEvent] = []
+    is_busy, go_on, is_over = threading.Event(), threading.Event(), threading.Event()
+
+    def send(event: StreamEvent) -> None:
+        received.append(event)
+        is_busy.set()
+        go_on.wait()
+        if isinstance(event, Cancelled):
+            is_over.set()
+
+    writer.put(send, delta(0))
+    is_busy.wait()
+    for token in range(1, 100):
+        writer.put(send, delta(token))
+    writer.put(send, Cancelled())
+    go_on.set()
+    is_over.wait()
+    writer.stop()
+    assert received == [delta(0), TokenDelta(text="", token_ids=tuple(range(1, 100))), Cancelled()]
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_streams_broken_receiver_leaves_the_others_alone() -> None:
+    writer = EventWriter()
+    is_over = threading.Event()
+
+    def broken(event: StreamEvent) -> None:
+        raise RuntimeError("gone")
+
+    writer.put(broken, delta(1))
+    writer.put(lambda _: is_over.set(), Cancelled())
+    assert is_over.wait(10)
+    writer.stop()
+
+
+def test_messages_are_held_to_the_rate() -> None:
+    writer = EventWriter(max_messages_per_s=50.0)
+    received: list[StreamEvent] = []
+    is_over, first = threading.Event(), threading.Event()
+
+    def send(event: StreamEvent) -> None:
+        received.append(event)
+        first.set()
+        if isinstance(event, Cancelled):
+            is_over.set()
+
+    writer.put(send, delta(0))
+    first.wait()
+    # all of these come within the 20 ms that the first message reserves
+    for token in range(1, 50):
+        writer.put(send, delta(token))
+    writer.put(send, Cancelled())
+    is_over.wait()
+    writer.stop()
+    assert len(received) <= 4

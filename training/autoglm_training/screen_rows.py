@@ -1,0 +1,82 @@
+"""Screens and instructions to rows, and the words a row's picture shows."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoglm_training.config.recipes import TEXT
+from autoglm_training.decoder_model import SeenWords
+from autoglm_training.samples import Row, RowBuilder, app_json, done_reply, first_turn, random_app, screen_info
+from autoglm_training.world.elements import Screen, Split
+from autoglm_training.world.instructions import screen_tasks, text_task
+from autoglm_training.world.labels import label_vocabulary
+
+HISTORY_SHARE = 0.25
+_DIRECT = ("launch", "back", "home", "swipe_up", "swipe_down", "wait")
+_THEN = {"en": "{a}, then {b}", "zh": "{a}，然后{b}"}
+
+
+def screen_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: Split, branches: int) -> Row:
+    """One screen: either several first-step questions about it, or a later step of a longer task."""
+    grid = (screen.height_px // 28, screen.width_px // 28)
+    row = Row()
+    if rng.random() < HISTORY_SHARE:
+        _later_step(builder, rng, row, screen, split, grid)
+        return row
+    builder.add_text(row, "[gMASK]<sop><|user|>\n")
+    builder.add_image(row, grid)
+    for segment, task in enumerate(screen_tasks(rng, screen, split, branches), start=1):
+        builder.add_branch(row, segment, first_turn(rng, task), task.reply)
+    return row
+
+
+def _later_step(
+    builder: RowBuilder, rng: random.Random, row: Row, screen: Screen, split: Split, grid: tuple[int, int]
+) -> None:
+    """History without its pictures, then the newest screenshot, as phone agents send it."""
+    task = screen_tasks(rng, screen, split, 1)[0]
+    builder.add_text(row, "[gMASK]<sop>")
+    kind = rng.random()
+    if kind < 0.35:
+        earlier = text_task(rng, split, family=rng.choice(_DIRECT), language=task.language)
+        both = _THEN[task.language].format(a=earlier.instruction.rstrip(".!?。！？"), b=task.instruction)
+        builder.add_text(row, f"<|user|>\n{both}\n\n{app_json(random_app(rng, task.language))}")
+        builder.add_text(row, "<|assistant|>\n" + earlier.reply)
+        question, reply = screen_info(screen.app), task.reply
+    elif kind < 0.7:
+        builder.add_text(row, f"<|user|>\n{task.instruction}\n\n{app_json(screen.app)}")
+        builder.add_text(row, "<|assistant|>\n" + task.reply)
+        question, reply = screen_info(screen.app), done_reply(task)
+    else:
+        earlier = text_task(rng, split)
+        builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier))
+        builder.add_text(row, "<|assistant|>\n" + earlier.reply)
+        question, reply = first_turn(rng, task), task.reply
+    builder.add_text(row, "<|user|>\n")
+    builder.add_image(row, grid)
+    builder.add_text(row, question)
+    builder.add_reply(row, reply)
+
+
+def label_tokens(builder: RowBuilder) -> Tensor:
+    """[labels + 1, V]: uniform over the tokens that spell a label, with and without a space before it; row 0 is empty."""
+    labels = label_vocabulary()
+    table = torch.zeros(len(labels) + 1, TEXT.vocab_size)
+    for index, label in enumerate(labels, start=1):
+        tokens = sorted({*builder.encode(label), *builder.encode(" " + label)})
+        table[index, tokens] = 1.0 / len(tokens)
+    return table
+
+
+def seen_words(ids_BT: np.ndarray, image_token: int, words: list[np.ndarray], table: Tensor) -> SeenWords | None:
+    """The picture tokens that show labels; `words` are the rows' word grids, in order."""
+    where = torch.from_numpy(ids_BT == image_token)
+    shown = torch.from_numpy(np.concatenate([grid.reshape(-1) for grid in words]).astype(np.int64))
+    where[where.clone()] = shown > 0
+    if not bool(where.any()):
+        return None
+    return SeenWords(where_BT=where, tokens_NV=table[shown[shown > 0]])

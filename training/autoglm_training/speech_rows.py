@@ -1,0 +1,62 @@
+"""Spoken commands as rows: frames of the frozen speech encoder through the projector, which learns with the decoder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
+from torch import Tensor
+
+from autoglm_training.samples import Batch, Row, RowBuilder, app_json, collate
+from autoglm_training.speech.features import Frames, SpeechClips
+from autoglm_training.world.tasks import Task
+
+APP_SHARE = 0.3
+"""Rows in which the agent's `current_app` follows the clip."""
+
+
+@dataclass(slots=True)
+class SpeechRows:
+    builder: RowBuilder
+    encoder: SpeechEncoder
+    clips: Iterator[tuple[Task, Frames]]
+
+    @classmethod
+    def open(cls, speech_dir: Path, seed: int, builder: RowBuilder) -> SpeechRows | None:
+        """What the speech stages left in `speech_dir` (`export/speech`, `frames-tasks-train-*.npz`); None without it."""
+        encoder = load_speech_encoder(speech_dir / "export")
+        if encoder is None:
+            return None
+        encoder.projector_in.requires_grad_(True)
+        encoder.projector_out.requires_grad_(True)
+        return cls(builder, encoder, iter(SpeechClips("train", seed, speech_dir)))
+
+    def batch(self, rng: random.Random, max_tokens: int) -> tuple[Batch, list[Tensor]]:
+        """Rows of about `max_tokens` tokens in all, and each one's encoder frames [S, D]."""
+        rows: list[Row] = []
+        frames: list[Tensor] = []
+        longest = 0
+        while True:
+            task, frames_SD = next(self.clips)
+            row = Row()
+            self.builder.add_text(row, "[gMASK]<sop><|user|>\n")
+            self.builder.add_audio(row, -(-len(frames_SD) // self.encoder.config.frames_per_token))
+            if rng.random() < APP_SHARE:
+                self.builder.add_text(row, "\n\n" + app_json(task.app))
+            self.builder.add_reply(row, task.reply)
+            longest = max(longest, len(row.ids))
+            rows.append(row)
+            frames.append(torch.from_numpy(frames_SD))
+            if (len(rows) + 1) * longest > max_tokens:
+                return collate(rows), frames
+
+    def embed(self, frames: list[Tensor]) -> Tensor:
+        """Speech tokens of the clips laid end to end [A, D]; gradients reach the projector."""
+        padded_BSD = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+        tokens_BAD = self.encoder.project(padded_BSD)
+        group = self.encoder.config.frames_per_token
+        return torch.cat([row[: -(-len(clip) // group)] for row, clip in zip(tokens_BAD, frames, strict=True)])
