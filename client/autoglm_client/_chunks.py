@@ -54,9 +54,7 @@ class ChunkReader:
     def _finished(self) -> Finished:
         if self.finish_reason is None:
             raise StreamBrokenError("the stream ended without a finish reason")
-        return Finished(
-            finish_reason=self.finish_reason, usage=self.usage or Usage(), dynamic_graph=self.dynamic_graph
-        )
+        return Finished(finish_reason=self.finish_reason, usage=self.usage or Usage(), dynamic_graph=self.dynamic_graph)
 
 
 def read_usage(raw: dict[str, Any]) -> Usage:

@@ -1,4 +1,4 @@
-"""Bytes to server-sent events, as the WHATWG HTML standard (section 9.2.6) spells them, however the network cuts them."""
+"""Bytes to server-sent events, as WHATWG HTML 9.2.6 spells them, however the network cuts them."""
 
 from __future__ import annotations
 

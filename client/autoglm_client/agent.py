@@ -1,4 +1,4 @@
-"""A phone agent's conversation, in the message format that Open-AutoGLM sends (phone_agent/agent.py of zai-org/Open-AutoGLM).
+"""A phone agent's conversation, in the message format of zai-org/Open-AutoGLM (its phone_agent/agent.py).
 
 The first user turn is the task with the current app, later ones are `** Screen Info **`; only the newest turn holds its
 screenshot, and the assistant's turns keep thought and action as `<think>...</think><answer>...</answer>`.
@@ -7,6 +7,7 @@ screenshot, and the assistant's turns keep thought and action as `<think>...</th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from autoglm_client.client import AsyncAutoGLM, ChatMessage
@@ -14,22 +15,27 @@ from autoglm_client.media import AudioSource, ImageSource
 from autoglm_client.reply import ActionReply
 from autoglm_protocol.actions import COORDINATE_MAX
 
+OPEN_AUTOGLM_SAMPLING: Mapping[str, Any] = {
+    "max_tokens": 3000,
+    "temperature": 0.0,
+    "top_p": 0.85,
+    "frequency_penalty": 0.2,
+}
+
 
 class AgentSession:
     """One task on one phone. Call `step` with each new screenshot until the action is None or `finish`.
 
-    `sampling` goes with every request: depth, temperature, max_tokens, ...; what Open-AutoGLM sends is the default.
+    `sampling` goes with every request: depth, temperature, max_tokens, ...; OPEN_AUTOGLM_SAMPLING is the default.
     A step that fails leaves the session as it was, so it can be tried again.
     """
-
-    DEFAULT_SAMPLING = {"max_tokens": 3000, "temperature": 0.0, "top_p": 0.85, "frequency_penalty": 0.2}
 
     def __init__(
         self, client: AsyncAutoGLM, task: str = "", *, system_prompt: str | None = None, **sampling: Any
     ) -> None:
         self._client = client
         self._task = task
-        self._sampling = {**self.DEFAULT_SAMPLING, **sampling}
+        self._sampling: dict[str, Any] = {**OPEN_AUTOGLM_SAMPLING, **sampling}
         self._messages: list[ChatMessage] = []
         if system_prompt is not None:
             self._messages.append({"role": "system", "content": system_prompt})

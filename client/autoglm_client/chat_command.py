@@ -1,4 +1,4 @@
-"""Ask a running server what to do on a phone screen, typed or spoken."""
+"""`autoglm chat`: ask a running server what to do on a phone screen, typed or spoken."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from autoglm_client.conversation import Conversation
@@ -33,7 +32,9 @@ def main(argv: list[str]) -> int:
             conversation = Conversation(client, **_sampling(options))
             if options.instruction is None and options.audio is None:
                 return _interact(conversation, options)
-            _ask(conversation, options, options.instruction or "", images=options.image, audio=options.audio)
+            reply = _ask(conversation, options, options.instruction or "", images=options.image, audio=options.audio)
+            if options.save is not None:
+                _save(reply, options.image[-1], options.save)
     except (AutoglmError, MediaError, CommandError) as error:
         print(f"autoglm chat: {error}", file=sys.stderr)
         return 1
@@ -45,7 +46,8 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="autoglm chat",
-        description=f"{__doc__} Without an instruction and without --audio it asks for one line after the other: {_HELP}",
+        description="Ask a running server what to do on a phone screen, typed or spoken. Without an instruction and "
+        f"without --audio it asks for one line after the other: {_HELP}",
     )
     add = parser.add_argument
     add("instruction", nargs="?", help='what you want, such as "Open Bluetooth"')
@@ -83,8 +85,8 @@ def _ask(
     options: argparse.Namespace,
     instruction: str,
     *,
-    images: list[str],
-    audio: str | None,
+    images: Sequence[str] = (),
+    audio: str | None = None,
 ) -> ActionReply:
     builder = ReplyBuilder()
     events = conversation.ask(instruction, images=images, audio=audio, builder=builder)
@@ -92,30 +94,29 @@ def _ask(
         for _ in events:
             pass
         print(json.dumps(builder.reply.to_json(), ensure_ascii=False, indent=2))
-    else:
-        printer = AnswerPrinter(sys.stdout, is_raw=options.raw)
-        try:
-            for event in events:
-                printer.show(event)
-        finally:
-            events.close()
-            printer.end()
-        printer.dim(plan_line(builder.reply))
-    if options.save is not None:
-        _save(builder.reply, Path(images[-1]), Path(options.save))
+        return builder.reply
+    printer = AnswerPrinter(sys.stdout, is_raw=options.raw)
+    try:
+        for event in events:
+            printer.show(event)
+    finally:
+        events.close()
+        printer.end()
+    printer.dim(plan_line(builder.reply))
     return builder.reply
 
 
-def _save(reply: ActionReply, screenshot: Path, target: Path) -> None:
+def _save(reply: ActionReply, screenshot: str, target: str) -> None:
     # Pillow loads here, so that a chat without pictures starts faster.
-    from autoglm_client.draw import draw_action
     from PIL import Image
+
+    from autoglm_client.draw import draw_action
 
     if reply.action is None:
         raise CommandError(f"the answer is no action, so there is nothing to draw: {reply.action_text[:80]!r}")
     try:
-        with Image.open(screenshot) as image:
-            draw_action(image, reply.action).save(target)
+        drawn = draw_action(Image.open(screenshot), reply.action)
+        drawn.save(target)
     except (OSError, ValueError) as error:  # a folder that does not exist, a suffix that names no picture format
         raise CommandError(f"{target} cannot be written: {error}") from error
 
@@ -126,31 +127,35 @@ def _interact(conversation: Conversation, options: argparse.Namespace) -> int:
         import readline as _  # gives input() its history and editing
 
         print(_HELP)
-    images: list[str] = list(options.image)
-    screenshot, audio, status = images, None, 0
+    images, audio, status = list[str](options.image), None, 0
+    screenshot = images[-1] if images else None
     for line in _lines():
         word, _, rest = line.partition(" ")
         if word == "/exit":
             break
-        if word in ("/image", "/audio") and rest:
-            images, audio = ([rest.strip()], audio) if word == "/image" else (images, rest.strip())
-            screenshot = images or screenshot
-            continue
-        if word.startswith("/"):
+        if word == "/image" and rest:
+            images, screenshot = [rest.strip()], rest.strip()
+        elif word == "/audio" and rest:
+            audio = rest.strip()
+        elif word.startswith("/"):
             print(_HELP, file=sys.stderr)
-            continue
-        try:
-            _ask(conversation, _for_turn(options, screenshot), line, images=images, audio=audio)
-            images, audio, status = [], None, 0
-        except KeyboardInterrupt:
-            print("(cancelled)")
-        except (AutoglmError, MediaError, CommandError) as error:
-            print(f"autoglm chat: {error}", file=sys.stderr)
-            status = 1
+        else:
+            try:
+                reply = _ask(conversation, options, line, images=images, audio=audio)
+                images, audio, status = [], None, 0
+                if options.save is not None and screenshot is not None:
+                    _save(reply, screenshot, options.save)
+            except KeyboardInterrupt:
+                print("(cancelled)")
+            except (AutoglmError, MediaError, CommandError) as error:
+                print(f"autoglm chat: {error}", file=sys.stderr)
+                status = 1
+                if isinstance(error, MediaError):
+                    images, audio = [], None
     return status
 
 
-def _lines() -> Iterable[str]:
+def _lines() -> Iterator[str]:
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, cast
 
 import httpx
+
 from autoglm_client._chunks import ChunkReader
 from autoglm_client._sse import SSEDecoder
 from autoglm_client.errors import ConnectionFailedError, StreamBrokenError, as_object, error_from_response
@@ -72,7 +73,7 @@ class AsyncAutoGLM:
             raise ValueError("a request needs an instruction, an image or audio")
         message = {"role": "user", "content": user_content(instruction, images=parts, audio=sound)}
         body: dict[str, Any] = {
-            "model": await self._model_name(),
+            "model": await self.model_name(),
             "messages": [*history, message],
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -95,6 +96,7 @@ class AsyncAutoGLM:
         **sampling: Any,
     ) -> ActionReply:
         """The whole answer with its action parsed; arguments and errors are those of `stream`."""
+        await self.model_name()  # asked before the clock starts
         builder = ReplyBuilder()
         events = self.stream(instruction, image=image, audio=audio, history=history, depth=depth, **sampling)
         async with aclosing(events):
@@ -116,6 +118,15 @@ class AsyncAutoGLM:
             raise StreamBrokenError(f"{self.base_url} does not answer like an OpenAI-compatible server") from error
         return tuple(str(as_object(row).get("id")) for row in cast("list[Any]", rows or []))
 
+    async def model_name(self) -> str:
+        """The model that requests go to."""
+        if self._model is None:
+            names = await self.models()
+            if not names:
+                raise UnavailableError(f"{self.base_url} serves no model")
+            self._model = names[0]
+        return self._model
+
     async def close(self) -> None:
         """Ends every open stream."""
         await self._http.aclose()
@@ -127,14 +138,6 @@ class AsyncAutoGLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _model_name(self) -> str:
-        if self._model is None:
-            names = await self.models()
-            if not names:
-                raise UnavailableError(f"{self.base_url} serves no model")
-            self._model = names[0]
-        return self._model
 
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[ClientEvent, None]:
         reader, decoder = ChunkReader(), SSEDecoder()

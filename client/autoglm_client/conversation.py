@@ -13,7 +13,7 @@ from autoglm_client.sync import AutoGLM
 
 
 class Conversation:
-    """`ask` streams one turn into `builder`. A turn that fails, or is left early, never was."""
+    """`ask` streams one turn. A turn that fails, or is left early, never was."""
 
     def __init__(self, client: AutoGLM, **options: Any) -> None:
         self._client = client
@@ -26,12 +26,13 @@ class Conversation:
         *,
         images: Sequence[ImageSource] = (),
         audio: AudioSource | None = None,
-        builder: ReplyBuilder,
     ) -> Generator[ClientEvent, None, ActionReply]:
         """Events as they come; the generator's return value is the reply. New images take the place of older ones."""
         parts = image_parts(images)
         sound = None if audio is None else audio_part(audio)
         history = [_without_images(message) for message in self._messages] if parts else self._messages
+        self._client.model_name()  # asked before the clock starts
+        builder = ReplyBuilder()
         stream = self._client.stream(instruction, image=images, audio=audio, history=history, **self._options)
         try:
             for event in stream:

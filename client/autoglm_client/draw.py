@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 
+from PIL import Image, ImageDraw, ImageFont
+
 from autoglm_client.agent import to_pixels
 from autoglm_protocol.actions import Action
-from PIL import Image, ImageDraw, ImageFont
 
 ACCENT = (255, 59, 92)
 HALO = (255, 255, 255)
@@ -58,7 +59,7 @@ def _pair(point: tuple[int, int]) -> str:
 
 
 class _Pen:
-    """Strokes in proportion to the screen: 1 unit is a thousandth of its shorter side, but a third of a pixel at least."""
+    """Strokes in proportion to the screen: 1 unit is a thousandth of its shorter side, at least a third of a pixel."""
 
     def __init__(self, image: Image.Image) -> None:
         self.size = image.size
@@ -100,7 +101,7 @@ class _Pen:
             )
 
     def label(self, text: str, *, beside: Point | None, is_above: bool = False) -> None:
-        """A dark pill, below `beside` or above it, on the other side where there is no room; at the bottom without one."""
+        """A dark pill, below `beside` or above it, whichever has room; at the bottom without one."""
         width, height = self._layer.size
         font = _font(text, 38 * self._unit)
         margin, pad = 24 * self._unit, 20 * self._unit

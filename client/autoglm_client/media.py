@@ -1,4 +1,4 @@
-"""Pictures and sounds to the content parts of a chat message. Files go as they are: nothing is resized or re-encoded."""
+"""Pictures and sounds to the content parts of a chat message. Files go as they are, nothing is re-encoded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def audio_part(source: AudioSource) -> ContentPart:
 
 
 def user_content(text: str, *, images: Sequence[ContentPart] = (), audio: ContentPart | None = None) -> Any:
-    """Content of a user message: a plain string when there is only text; otherwise pictures first, as phone agents do."""
+    """Content of a user message: a string when there is only text, otherwise pictures first, as phone agents do."""
     if not images and audio is None:
         return text
     parts = [*images, *(() if audio is None else (audio,))]
@@ -61,9 +61,9 @@ def image_parts(images: Images | None) -> tuple[ContentPart, ...]:
 
 def _read_image(source: ImageSource) -> tuple[bytes, str]:
     if isinstance(source, str | bytes | os.PathLike):
-        return _read(cast("str | bytes | os.PathLike[str]", source), "the image")
+        return _read(source, "the image")
     buffer = io.BytesIO()
-    cast("Image", source).save(buffer, "PNG")
+    source.save(buffer, "PNG")
     return buffer.getvalue(), "the image"
 
 

@@ -64,6 +64,9 @@ class AutoGLM:
     def models(self) -> tuple[str, ...]:
         return self._loop.run(self._client.models())
 
+    def model_name(self) -> str:
+        return self._loop.run(self._client.model_name())
+
     def close(self) -> None:
         """Ends every open stream; a second call does nothing."""
         if self._loop.is_running:

@@ -11,7 +11,7 @@ _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 
 
 class AnswerPrinter:
-    """`show` every event, then `end`, also after a failure: it leaves the cursor on a new line, in the normal colour."""
+    """`show` every event, then `end`, also after a failure: it leaves a new line in the normal colour."""
 
     def __init__(self, out: TextIO, *, is_raw: bool = False) -> None:
         self._out = out

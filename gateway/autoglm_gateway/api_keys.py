@@ -37,7 +37,7 @@ class Caller:
 
 
 class ApiKeys:
-    """Raises ValueError from the constructor for a file that is missing or wrong; later ones are logged, the old stays."""
+    """A file that is missing or wrong at the start is a ValueError; one that becomes so later is logged, unused."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

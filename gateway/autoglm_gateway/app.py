@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from autoglm_gateway.api_keys import ApiKeys
-from autoglm_gateway.chat_routes import ChatRoutes
+from autoglm_gateway.generate_routes import GenerateRoutes
 from autoglm_gateway.http_auth import KeyRequired
 from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
@@ -23,11 +23,15 @@ from autoglm_protocol.errors import AutoglmError
 def create_app(
     settings: Settings, service: ChatService, metrics: Metrics, *, keys: ApiKeys | None, quotas: Quotas
 ) -> ASGIApp:
-    chat = ChatRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    generate = GenerateRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
     status = StatusRoutes(service, metrics)
     app: ASGIApp = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+            Route("/v1/chat/completions", generate.chat_completions, methods=["POST"]),
+            Route("/v1/completions", generate.completions, methods=["POST"]),
+            Route("/v1/multimodal/completions", generate.multimodal_completions, methods=["POST"]),
+            Route("/v1/responses", generate.responses, methods=["POST"]),
+            Route("/v1/audio/transcriptions", generate.transcriptions, methods=["POST"]),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/health", status.ready),

@@ -20,7 +20,7 @@ from autoglm_gateway.grpc_messages import EventMessages, draft_from, response_of
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import completion_id
 from autoglm_gateway.request_ids import request_ids
-from autoglm_gateway.service import ChatService, Origin
+from autoglm_gateway.service import ChatService, Origin, says_no_store
 from autoglm_gateway.trace_context import enter_trace
 from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError
 from autoglm_protocol.events import Failed, fold
@@ -122,7 +122,8 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
         code = grpc.StatusCode.OK
         try:
             caller = None if self._keys is None else self._keys.authenticate(metadata.get("authorization"))
-            yield Origin(request_id=ids.unique_id, caller=caller)
+            no_store = says_no_store(metadata.get("cache-control"))
+            yield Origin(request_id=ids.unique_id, caller=caller, no_store=no_store)
         except AutoglmError as error:
             code = grpc.StatusCode[error.grpc_code]
             await context.abort(code, error.message, trailing_metadata=(*echo, *_error_metadata(error)))

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.request_ids import request_ids
-from autoglm_gateway.service import Origin
+from autoglm_gateway.service import Origin, says_no_store
 from autoglm_gateway.trace_context import enter_trace
 
 _log = logging.getLogger("autoglm_gateway.access")
@@ -68,7 +68,11 @@ class RequestContext:
 
 
 def origin_of(request: Request) -> Origin:
-    return Origin(request_id=request.state.ids.unique_id, caller=getattr(request.state, "caller", None))
+    return Origin(
+        request_id=request.state.ids.unique_id,
+        caller=getattr(request.state, "caller", None),
+        no_store=says_no_store(request.headers.get("cache-control")),
+    )
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

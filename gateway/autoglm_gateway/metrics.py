@@ -55,6 +55,12 @@ class Metrics:
         self.unknown_fields = Counter(
             "autoglm_gateway_unknown_fields", "Top-level request fields nobody knows.", registry=self.registry
         )
+        self.cache_hits = Counter(
+            "autoglm_gateway_response_cache_hits", "Answers that came from the cache.", registry=self.registry
+        )
+        self.cache_misses = Counter(
+            "autoglm_gateway_response_cache_misses", "Cacheable requests that did not.", registry=self.registry
+        )
         self.http_requests = Counter(
             "http_requests", "HTTP answers.", ("handler", "method", "status"), registry=self.registry
         )

@@ -1,4 +1,7 @@
-"""Events to OpenAI's chat answers: `chat.completion` whole, `chat.completion.chunk` streamed."""
+"""Events to OpenAI's chat answers: `chat.completion` whole, `chat.completion.chunk` streamed.
+
+An answer format is a pair of the two; openai_completions.py and openai_responses.py hold the others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from autoglm_gateway import sse
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
 from autoglm_protocol.errors import AutoglmError
@@ -27,6 +31,14 @@ Json = dict[str, Any]
 
 def completion_id() -> str:
     return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+class ChatFormat:
+    def whole(self, draft: ChatDraft, completion: Completion) -> Json:
+        return chat_completion(draft, completion)
+
+    def stream(self, draft: ChatDraft, started: Started) -> ChatChunks:
+        return ChatChunks(draft, started)
 
 
 def chat_completion(draft: ChatDraft, completion: Completion) -> Json:
@@ -73,12 +85,21 @@ class ChatChunks:
         if draft.return_reasoning:
             self._splitters = {index: ReasoningSplitter() for index in range(draft.sampling.n)}
 
-    def first(self) -> Iterator[Json]:
-        for index in range(self._draft.sampling.n):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
+    def first(self) -> bytes:
+        roles = (self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._draft.sampling.n))
+        return b"".join(map(sse.encode, roles))
 
-    def of(self, event: StreamEvent) -> Iterator[Json]:
-        """The chunks that one event makes: none while a character or a tag is still incomplete."""
+    def of(self, event: StreamEvent) -> bytes:
+        """Nothing while a character or a tag is still incomplete."""
+        return b"".join(map(sse.encode, self._chunks(event)))
+
+    def failed(self, error: AutoglmError) -> bytes:
+        return sse.encode(error_body(error))
+
+    def end(self) -> bytes:
+        return sse.DONE
+
+    def _chunks(self, event: StreamEvent) -> Iterator[Json]:
         if isinstance(event, TokenDelta):
             yield from self._delta(event)
         elif isinstance(event, ChoiceFinished):

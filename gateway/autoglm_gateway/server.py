@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Generator
+from pathlib import Path
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from autoglm_gateway.grpc_server import GrpcServer
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.response_cache import ResponseCache
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.triton_backend import TritonBackend
@@ -44,7 +46,7 @@ async def serve(settings: Settings) -> None:
     scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
-    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
+    keys = None if settings.api_keys_file is None else ApiKeys(Path(settings.api_keys_file))
     quotas = Quotas()
     media = MediaReader(settings.media)
     service = ChatService(
@@ -54,6 +56,7 @@ async def serve(settings: Settings) -> None:
         media=media,
         metrics=metrics,
         quotas=quotas,
+        cache=ResponseCache(settings.cache, metrics),
     )
     http_socket = _bind(settings.host, settings.port)
     server = _HttpServer(

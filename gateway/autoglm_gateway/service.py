@@ -15,6 +15,7 @@ from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics, RequestMetrics
 from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.response_cache import ResponseCache
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
 from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent, TokenDelta
@@ -31,6 +32,13 @@ class Origin:
     """No other request has it: the backend cancels by it."""
     caller: Caller | None = None
     """None where no keys are required."""
+    no_store: bool = False
+    """Neither take the answer from the cache nor keep it there."""
+
+
+def says_no_store(cache_control: str | None) -> bool:
+    """Whether a Cache-Control header keeps the cache out of it."""
+    return any(word.strip() in ("no-store", "no-cache") for word in (cache_control or "").lower().split(","))
 
 
 class _Flight:
@@ -92,6 +100,7 @@ class ChatService:
         media: MediaReader,
         metrics: Metrics,
         quotas: Quotas,
+        cache: ResponseCache,
     ) -> None:
         self.model_names = model_names
         self.backend = backend
@@ -99,6 +108,7 @@ class ChatService:
         self._media = media
         self._metrics = metrics
         self._quotas = quotas
+        self._cache = cache
         self._flights: set[_Flight] = set()
         self._num_streams = 0
         self._idle = asyncio.Event()
@@ -136,7 +146,8 @@ class ChatService:
                         sampling=draft.sampling,
                         options=draft.options,
                     )
-                    async with aclosing(self.backend.generate(request)) as events:
+                    source = self.backend.generate if origin.no_store else self._from_cache
+                    async with aclosing(source(request)) as events:
                         stream = ChatStream(await _start(events), events, metrics, flight)
                         with self._running(stream, origin.caller):
                             yield stream
@@ -160,6 +171,9 @@ class ChatService:
             for flight in tuple(self._flights):
                 flight.abort(_shutting_down())
             await self._becomes_idle(_ABORT_GRACE_S)
+
+    def _from_cache(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        return self._cache.generate(request, self.backend)
 
     @asynccontextmanager
     async def _admitted(self, draft: ChatDraft, caller: Caller | None) -> AsyncGenerator[None, None]:

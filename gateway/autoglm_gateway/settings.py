@@ -12,13 +12,13 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from autoglm_gateway.admission import AdmissionLimits
 from autoglm_gateway.fake_backend import FakeKnobs
 from autoglm_gateway.media import MediaLimits
 from autoglm_gateway.option import option
+from autoglm_gateway.response_cache import CacheLimits
 
 ENV_PREFIX = "AUTOGLM_GATEWAY_"
 
@@ -40,12 +40,13 @@ class Settings:
     )
     max_body_bytes: int = option(64 << 20, "larger HTTP bodies and gRPC messages are refused")
     body_timeout_s: float = option(30.0, "a body that takes longer to arrive is refused")
-    api_keys_file: Path | None = option(None, "JSON file of API keys (docs/api.md); without it nobody needs one")
+    api_keys_file: str | None = option(None, "JSON file of API keys (docs/api.md); without it nobody needs one")
     drain_s: float = option(30.0, "how long running requests may finish after SIGTERM")
     log_level: str = option("info", "debug, info, warning or error")
     fake: bool = option(False, "answer from a deterministic fake instead of Triton")
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
+    cache: CacheLimits = field(default_factory=CacheLimits)
     fake_knobs: FakeKnobs = field(default_factory=FakeKnobs)
 
 

@@ -34,7 +34,7 @@ def key_file(folder: Path, *entries: dict[str, Any]) -> Path:
 
 
 def entry(key: str, **limits: int) -> dict[str, Any]:
-    return {"name": key, "sha256": hashlib.sha256(key.encode()).hexdigest(), **limits}
+    return {"name": f"owner-{len(key)}", "sha256": hashlib.sha256(key.encode()).hexdigest(), **limits}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -50,9 +50,11 @@ def test_without_a_right_key_nothing_under_v1_answers(tmp_path: Path):
         refusal(httpx.get(f"{gateway.v1}/models"), 401)
         for key in (KEY, OTHER):
             assert post(gateway, chat_body(), headers=bearer(key)).status_code == 200
-        with openai.OpenAI(base_url=gateway.v1, api_key="sk-wrong") as client:
-            with pytest.raises(openai.AuthenticationError):
-                client.models.list()
+        with (
+            openai.OpenAI(base_url=gateway.v1, api_key="sk-wrong") as client,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            client.models.list()
         for path in ("/health/live", "/health/ready", "/metrics"):
             assert httpx.get(f"http://{gateway.http}{path}").status_code == 200
         assert KEY not in json.dumps(gateway.log)

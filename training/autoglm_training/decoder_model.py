@@ -21,6 +21,8 @@ from autoglm_training.tokenizer import NUM_NUMBERS
 EMBEDDING_STD = 0.05
 DEEP_NORM = 0.02
 """Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
+EMBEDDING_DROPOUT = 0.08
+"""Wordings are few and the model learns them by heart: some noise keeps it from hanging on single words."""
 WORD_DEPTH = 3
 WORD_LOSS_WEIGHT = 0.3
 
@@ -76,7 +78,7 @@ class TrainableDecoder(nn.Module):
         since those layers start as identities.
         """
         ids_BT = torch.from_numpy(batch.ids_BT)
-        hidden = self.embed(ids_BT, media)
+        hidden = F.dropout(self.embed(ids_BT, media), EMBEDDING_DROPOUT, self.training)
         rotation = self.decoder.rotation(torch.from_numpy(batch.positions_3BT))
         attend = masked_attend(None if batch.segments_BT is None else branch_mask(batch.segments_BT))
         targets = torch.from_numpy(batch.targets_BT)[:, 1:]

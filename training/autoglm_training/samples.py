@@ -18,11 +18,13 @@ from autoglm_training.tokenizer import EOS_TOKENS, NUM_NUMBERS, number_token_ids
 from autoglm_training.world.elements import Split
 from autoglm_training.world.instructions import Task, text_task
 from autoglm_training.world.labels import APPS, LANGUAGES, names
+from autoglm_training.world.phrases import phrase
 from autoglm_training.world.sayings import answer, thought
-from autoglm_training.world.tasks import finish
+from autoglm_training.world.tasks import finish, type_text
 
 IGNORE = -100
 _POINT = re.compile(r"element=\[(\d+),(\d+)\]")
+_UNTYPEABLE = re.compile(r"""["\\'“”「」<>|\[\]{}]""")
 _TEXT_PARTS = ("launch", "back", "home", "type", "swipe_up", "swipe_down", "swipe_left", "swipe_right", "wait")
 _THEN = {
     "en": ("{a}, then {b}", "{a} and then {b}", "first {a}, then {b}", "{a}, after that {b}", "{a} and {b}"),
@@ -42,6 +44,14 @@ class Row:
     next_position: int = 0
 
 
+def copyable_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Texts of the tokens that may stand inside a typed text: whole characters, no quotes, no line breaks."""
+    texts = (tokenizer.decode([index], skip_special_tokens=False) for index in range(tokenizer.get_vocab_size()))
+    return tuple(
+        text for text in texts if text.strip() and text.isprintable() and not _UNTYPEABLE.search(text) and "\ufffd" not in text
+    )
+
+
 class RowBuilder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -50,6 +60,7 @@ class RowBuilder:
         self.image = token_id(tokenizer, "<|image|>")
         self.audio = token_id(tokenizer, "<|audio|>")
         self.end = token_id(tokenizer, EOS_TOKENS[-1])
+        self.copyable = copyable_tokens(tokenizer)
         self._media = {"image": ("<|begin_of_image|>", "<|end_of_image|>"), "audio": ("<|begin_of_audio|>", "<|end_of_audio|>")}
 
     def encode(self, text: str) -> list[int]:
@@ -134,7 +145,7 @@ def text_row(builder: RowBuilder, rng: random.Random, split: Split) -> Row:
     builder.add_text(row, "[gMASK]<sop>")
     kind = rng.random()
     if kind < 0.66:
-        task = text_task(rng, split, app=_front(rng))
+        task = copy_task(builder, rng, split) if kind < 0.16 else text_task(rng, split, app=_front(rng))
         builder.add_text(row, "<|user|>\n" + first_turn(rng, task))
         builder.add_reply(row, task.reply)
     elif kind < 0.78:
@@ -151,6 +162,21 @@ def text_row(builder: RowBuilder, rng: random.Random, split: Split) -> Row:
     else:
         _two_commands(builder, row, rng, split)
     return row
+
+
+def copy_task(builder: RowBuilder, rng: random.Random, split: Split) -> Task:
+    """Typing of random tokens: what is copied must not be guessable, or copying is not learnt."""
+    language = rng.choice(LANGUAGES)
+    text = "".join(rng.choices(builder.copyable, k=rng.randint(1, 7))).strip() or "7"
+    sentence = phrase(rng, "type", language, split, {"x": text}, verbatim=frozenset("x"))
+    return Task(
+        family="type",
+        language=language,
+        instruction=sentence,
+        think=thought("type", language),
+        action=type_text(text),
+        app=_front(rng) or "System Home",
+    )
 
 
 def _front(rng: random.Random) -> str | None:

@@ -34,7 +34,8 @@ from autoglm_training.world.screens import SIZES_PX
 
 ELEMENT_BACKGROUND_WEIGHT = 0.2
 ELEMENT_LOSS_WEIGHT = 0.3
-MERGED_CHARACTER_WEIGHT = 0.3
+CENTRE_LOSS_WEIGHT = 1.0
+MERGED_CHARACTER_WEIGHT = 0.5
 _SIZE_WEIGHTS = (12, 2, 2, 2, 2)
 
 
@@ -107,7 +108,7 @@ def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, met
         meter.add(f"{name}_acc", *foreground_accuracy(logits, targets))
     centres = torch.from_numpy(batch.centres_BRC2).view(-1, 2)
     centre_logits = heads.centres(merged_MD).view(-1, 2, CENTRE_BINS)
-    total = total + ELEMENT_LOSS_WEIGHT * centre_loss(centre_logits, centres)
+    total = total + CENTRE_LOSS_WEIGHT * centre_loss(centre_logits, centres)
     known = ~centres.isnan().any(-1)
     off = (centre_logits[known].argmax(-1) + 0.5) / CENTRE_BINS - centres[known]
     meter.add("centre_near", float((off.abs().amax(-1) < 0.025).float().mean()))

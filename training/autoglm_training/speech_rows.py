@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autoglm_training.samples import Batch, Row, RowBuilder, app_json, collate
 from autoglm_training.speech.features import Frames, SpeechClips
+from autoglm_training.vision_stage import MEDIA_SCALE
 from autoglm_training.world.tasks import Task
 
 APP_SHARE = 0.3
@@ -31,6 +32,9 @@ class SpeechRows:
         encoder = load_speech_encoder(speech_dir / "export")
         if encoder is None:
             return None
+        with torch.no_grad():
+            encoder.projector_out.weight.mul_(MEDIA_SCALE)
+            encoder.projector_out.bias.mul_(MEDIA_SCALE)
         encoder.projector_in.requires_grad_(True)
         encoder.projector_out.requires_grad_(True)
         return cls(builder, encoder, iter(SpeechClips("train", seed, speech_dir)))

@@ -64,7 +64,8 @@ def train_tokenizer(texts: Iterable[str], characters: Iterable[str], vocab_size:
         show_progress=False,
     )
     lines = list(texts)
-    emphasis = max(20, len(lines))
+    # Enough to outweigh any pair of the corpus, few enough to stay fast.
+    emphasis = max(50, len(lines) // 100)
     numbers = [str(number) for number in range(NUM_NUMBERS)]
     lines += [" ".join(numbers)] * emphasis
     lines += ["".join(dict.fromkeys(characters))] * emphasis

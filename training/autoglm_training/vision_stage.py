@@ -28,6 +28,7 @@ CHAR_BACKGROUND_WEIGHT = 0.1
 WORD_BACKGROUND_WEIGHT = 0.15
 WORD_LOSS_WEIGHT = 0.5
 CENTRE_BINS = 64
+MEDIA_SCALE = 0.1
 CENTRE_SIGMA_BINS = 1.0
 
 
@@ -52,7 +53,7 @@ class ReadingHeads(nn.Module):
 
 def still_patches(images_BHW3: np.ndarray) -> Tensor:
     """Normalised patches [B * P, K] of uint8 pictures, in merge order, the frame doubled (as `preprocess.image`)."""
-    pixels = torch.from_numpy(images_BHW3).float()
+    pixels = torch.tensor(images_BHW3, dtype=torch.float32)
     pixels = (pixels - torch.tensor(CLIP_MEAN) * 255) / (torch.tensor(CLIP_STD) * 255)
     batch, height, width, _ = pixels.shape
     blocks = pixels.view(batch, height // 28, 2, 14, width // 28, 2, 14, 3)
@@ -151,8 +152,11 @@ def start_quietly(encoder: VisionEncoder) -> None:
                 module.bias.zero_()
 
 
+@torch.no_grad()
 def load_encoder(path: Path) -> VisionEncoder:
-    """The trained ViT of a stage's file."""
+    """The trained ViT of a stage's file, its embeddings scaled to the decoder's stream."""
     encoder = VisionEncoder(VISION)
     load_modules(path, {"encoder": encoder})
+    # The reading heads pulled the embeddings to a width of 2.5, beside text of 0.05: layers could hardly change them.
+    encoder.merger.down_proj.weight.mul_(MEDIA_SCALE)
     return encoder

@@ -133,8 +133,8 @@ TINY_CPU = Recipe(
         peak_lr=1.2e-3,
         final_lr=5e-5,
         warmup_steps=50,
-        text_tokens=1024,
-        depth_weights=(0.55, 0.2, 0.1, 0.15),
+        text_tokens=1536,
+        depth_weights=(0.7, 0.14, 0.06, 0.1),
         grown=True,
     ),
 )

@@ -84,6 +84,6 @@ class LengthBatches:
 
 
 def learning_rate(peak: float, step: int, share_done: float, warmup_steps: int = 400) -> float:
-    """Linear warm-up by step, cosine fall to 2 % by the share of the time budget that is used."""
+    """Linear warm-up by step, cosine fall to 2 % by the share of the steps that is done."""
     fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
     return peak * min(1.0, (step + 1) / warmup_steps) * fall

@@ -19,6 +19,8 @@ from autoglm_training.world.language import Language, is_chinese
 from autoglm_training.world.tasks import Task
 
 CLIPS_PER_SHARD = 1_000
+CORPORA = ("practice", "commands", "tasks")
+"""Names of the shards; `practice.py` says what each holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +104,11 @@ def build_corpus(
             build_shard(path, source, split, index, num_clips)
             print(f"{path.name}: {num_clips} clips in {time.monotonic() - started:.0f} s", flush=True)
     return paths
+
+
+def load_corpus(directory: Path, split: Split) -> list[Clip]:
+    """Every clip of the split that `build_corpus` has put into `directory`. Raises FileNotFoundError without any."""
+    paths = [path for name in CORPORA for path in sorted(directory.glob(f"{name}-{split}-*.npz"))]
+    if not paths:
+        raise FileNotFoundError(f"{directory} holds no clips of the {split} split")
+    return [clip for path in paths for clip in load_shard(path)]

@@ -1,6 +1,6 @@
 """First speech stage: the encoder learns to hear characters (CTC on its 20 ms frames, through a throw-away head).
 
-    python -m autoglm_training.speech.ctc_stage --out runs/speech --minutes 40
+    python -m autoglm_training.speech.ctc_stage --out runs/speech --steps 8000
 
 Resumes from `<out>/ctc.pt`. The character table is the corpus'; rows of known characters survive a change of corpus.
 """
@@ -26,7 +26,7 @@ from autoglm_training.checkpoint import save_atomically
 from autoglm_training.config.recipes import SPEECH
 from autoglm_training.speech.alphabet import Alphabet
 from autoglm_training.speech.batches import LengthBatches, augmented_batch, ctc_loss, learning_rate
-from autoglm_training.speech.clips import Clip, build_corpus, load_shard
+from autoglm_training.speech.clips import CORPORA, Clip, build_corpus, load_corpus
 from autoglm_training.speech.heads import NamedHead
 from autoglm_training.speech.practice import command_line, practice_line, task_line
 from autoglm_training.speech.scoring import error_rates
@@ -94,9 +94,7 @@ class CtcTrainer:
         return loss.item()
 
 
-def train(out: Path, shards: Sequence[Path], test_shards: Sequence[Path], minutes: float, peak_lr: float) -> None:
-    clips = [clip for path in shards for clip in load_shard(path)]
-    test_clips = [clip for path in test_shards for clip in load_shard(path)]
+def train(out: Path, clips: list[Clip], test_clips: list[Clip], steps: int, peak_lr: float) -> None:
     clips = [clip for clip in clips if num_mel_frames(len(clip.samples_T)) <= 600]
     alphabet = Alphabet.of_texts(clip.text for clip in clips)
     trainer = CtcTrainer(out, alphabet, peak_lr)
@@ -108,11 +106,11 @@ def train(out: Path, shards: Sequence[Path], test_shards: Sequence[Path], minute
     )
     mean_loss, heard_s, saved_s = 0.0, 0.0, trainer.trained_s
     log_started = time.monotonic()
-    while trainer.trained_s < minutes * 60:
+    while trainer.step < steps:
         started = time.monotonic()
         # From short clean clips to all of them: on long distorted ones alone CTC stayed with the blank for 500 steps.
         batch = batches.next(1.3 + trainer.step / 1000)
-        lr = learning_rate(peak_lr, trainer.step, trainer.trained_s / (minutes * 60))
+        lr = learning_rate(peak_lr, trainer.step, trainer.step / steps)
         loss = trainer.train_step(batch, rng, lr)
         mean_loss += loss / 50
         heard_s += sum(len(clip.samples_T) for clip in batch) / 16_000
@@ -150,16 +148,15 @@ def report(out: Path, trainer: CtcTrainer, test_clips: Sequence[Clip]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--steps", type=int, default=8000, help="35 minutes of one idle core")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--shards", type=int, default=14, help="thousands of practice clips, of commands and of tasks")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    shards, test_shards = [], []
-    for name, source in (("practice", practice_line), ("commands", command_line), ("tasks", task_line)):
-        shards += build_corpus(options.out, name, source, "train", options.shards)
-        test_shards += build_corpus(options.out, name, source, "test", 1, 500)
-    train(options.out, shards, test_shards, options.minutes, options.lr)
+    for name, source in zip(CORPORA, (practice_line, command_line, task_line), strict=True):
+        build_corpus(options.out, name, source, "train", options.shards)
+        build_corpus(options.out, name, source, "test", 1, 500)
+    train(options.out, load_corpus(options.out, "train"), load_corpus(options.out, "test"), options.steps, options.lr)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from autoglm_training.speech.synth import Split, random_voice, synthesise
 from autoglm_training.world.tasks import Task
 
 Frames = NDArray[np.float32]
-TRAIN_VARIANTS = 2
+TRAIN_VARIANTS = 1
 """Differently distorted takes of each training clip."""
 
 

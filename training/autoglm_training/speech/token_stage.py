@@ -4,7 +4,7 @@ A small decoder then finds in a spoken command what it knows from typed ones: it
 empty slots between. The command's family is read from the tokens too, so that they carry the intent. The encoder is
 tuned along, its character loss kept, so that hearing is not forgotten.
 
-    python -m autoglm_training.speech.token_stage --out runs/speech --tokenizer DIR/tokenizer.json --minutes 12
+    python -m autoglm_training.speech.token_stage --out runs/speech --tokenizer DIR/tokenizer.json --steps 3000
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from autoglm_training.checkpoint import save_atomically
 from autoglm_training.config.recipes import SPEECH
 from autoglm_training.speech.alphabet import BLANK, Alphabet, edit_distance, spoken_form
 from autoglm_training.speech.batches import LengthBatches, MelBatch, augmented_batch, ctc_loss, learning_rate
-from autoglm_training.speech.clips import Clip, load_shard
+from autoglm_training.speech.clips import Clip, load_corpus
 from autoglm_training.speech.heads import IntentHead, NamedHead
 from autoglm_training.speech.scoring import ErrorCount, clean_batches, error_rates
 from autoglm_training.world.phrases import families
@@ -191,20 +191,20 @@ def token_rates(trainer: TokenTrainer, clips: Sequence[Clip]) -> tuple[dict[str,
     return lines, examples
 
 
-def train(trainer: TokenTrainer, clips: list[Clip], test_clips: list[Clip], minutes: float) -> None:
+def train(trainer: TokenTrainer, clips: list[Clip], test_clips: list[Clip], steps: int) -> None:
     batches = LengthBatches(clips, batch_seconds=20, rng=random.Random(trainer.step))
     rng = np.random.default_rng(trainer.step)
     sums, saved_s = np.zeros(3), trainer.trained_s
-    while trainer.trained_s < minutes * 60:
+    while trainer.step < steps:
         started = time.monotonic()
-        lr = learning_rate(trainer.peak_lr, trainer.step, trainer.trained_s / (minutes * 60), warmup_steps=200)
+        lr = learning_rate(trainer.peak_lr, trainer.step, trainer.step / steps, warmup_steps=200)
         sums += trainer.train_step(batches.next(max_clip_s=6.0), rng, lr)
         trainer.trained_s += time.monotonic() - started
         if trainer.step % 50 == 0:
             figures = f"characters {sums[0] / 50:.3f} pieces {sums[1] / 50:.3f} intent {sums[2] / 50:.3f} lr {lr:.1e}"
             print(f"step {trainer.step} {trainer.trained_s / 60:.1f} min {figures}", flush=True)
             sums[:] = 0
-        if trainer.trained_s - saved_s > 120:
+        if trainer.trained_s - saved_s > 180:
             saved_s = trainer.trained_s
             trainer.save()
             report(trainer, test_clips[:300])
@@ -227,18 +227,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--steps", type=int, default=3000, help="13 minutes of one idle core")
     parser.add_argument("--lr", type=float, default=1e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    clips = [clip for path in sorted(options.out.glob("*-train-*.npz")) for clip in load_shard(path)]
-    test_clips = [clip for path in sorted(options.out.glob("*-test-*.npz")) for clip in load_shard(path)]
+    clips = load_corpus(options.out, "train")
+    test_clips = load_corpus(options.out, "test")
     random.Random(0).shuffle(test_clips)
     alphabet = Alphabet.of_texts(clip.text for clip in clips)
     pieces = Pieces(Tokenizer.from_file(str(options.tokenizer)), (clip.text for clip in clips))
     trainer = TokenTrainer(options.out, alphabet, pieces, options.lr)
     print(f"{len(clips)} clips, {len(pieces.ids)} pieces, from step {trainer.step}", flush=True)
-    train(trainer, clips, test_clips, options.minutes)
+    train(trainer, clips, test_clips, options.steps)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The decoder's losses: distance-graded coordinates, and branches that do not see one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from autoglm_training.decoder_model import branch_mask, smooth_numbers
+from autoglm_training.loss import answer_loss, point_targets
+
+NUMBERS = torch.arange(10, 1010)
+VALUES = torch.full((1200,), -1)
+VALUES[NUMBERS] = torch.arange(1000)
+
+
+def sure_of(token: int) -> torch.Tensor:
+    logits = torch.zeros(1, 1200)
+    logits[0, token] = 12.0
+    return logits
+
+
+def test_point_target_is_a_distribution_that_peaks_at_the_value() -> None:
+    target = point_targets(torch.tensor([0, 500, 999]), 1000, 6.0)
+    torch.testing.assert_close(target.sum(-1), torch.ones(3))
+    assert target.argmax(-1).tolist() == [0, 500, 999]
+
+
+def test_a_near_coordinate_costs_less_than_a_far_one() -> None:
+    target, point = torch.tensor([510]), torch.tensor([True])
+    near = answer_loss(sure_of(514), target, point, NUMBERS, VALUES)
+    far = answer_loss(sure_of(600), target, point, NUMBERS, VALUES)
+    assert float(near) < float(far)
+
+
+def test_other_tokens_get_plain_cross_entropy() -> None:
+    logits, target = torch.randn(5, 1200), torch.randint(0, 1200, (5,))
+    ours = answer_loss(logits, target, torch.zeros(5, dtype=torch.bool), NUMBERS, VALUES)
+    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, target, reduction="none"))
+
+
+def test_branches_see_the_prefix_and_themselves_only() -> None:
+    mask = branch_mask(np.array([[0, 0, 1, 1, 2, 2]]))[0, 0]
+    assert mask[5].tolist() == [True, True, False, False, True, True]
+    assert mask[2].tolist() == [True, True, True, False, False, False]
+
+
+def test_neighbouring_numbers_start_alike() -> None:
+    numbers = torch.nn.functional.normalize(smooth_numbers(192), dim=-1)
+    assert float(numbers[500] @ numbers[501]) > 0.95 > float(numbers[500] @ numbers[700])
