@@ -12,7 +12,7 @@ from typing import Any
 from autoglm_client.conversation import Conversation
 from autoglm_client.media import MediaError
 from autoglm_client.plan_line import plan_line
-from autoglm_client.reply import ActionReply, ReplyBuilder
+from autoglm_client.reply import ActionReply
 from autoglm_client.sync import AutoGLM
 from autoglm_client.terminal import AnswerPrinter
 from autoglm_protocol.errors import AutoglmError
@@ -88,22 +88,17 @@ def _ask(
     images: Sequence[str] = (),
     audio: str | None = None,
 ) -> ActionReply:
-    builder = ReplyBuilder()
-    events = conversation.ask(instruction, images=images, audio=audio, builder=builder)
     if options.json:
-        for _ in events:
-            pass
-        print(json.dumps(builder.reply.to_json(), ensure_ascii=False, indent=2))
-        return builder.reply
+        reply = conversation.ask(instruction, images=images, audio=audio, show=lambda _: None)
+        print(json.dumps(reply.to_json(), ensure_ascii=False, indent=2))
+        return reply
     printer = AnswerPrinter(sys.stdout, is_raw=options.raw)
     try:
-        for event in events:
-            printer.show(event)
+        reply = conversation.ask(instruction, images=images, audio=audio, show=printer.show)
     finally:
-        events.close()
         printer.end()
-    printer.dim(plan_line(builder.reply))
-    return builder.reply
+    printer.dim(plan_line(reply))
+    return reply
 
 
 def _save(reply: ActionReply, screenshot: str, target: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from autoglm_client.client import ChatMessage
@@ -26,8 +26,9 @@ class Conversation:
         *,
         images: Sequence[ImageSource] = (),
         audio: AudioSource | None = None,
-    ) -> Generator[ClientEvent, None, ActionReply]:
-        """Events as they come; the generator's return value is the reply. New images take the place of older ones."""
+        show: Callable[[ClientEvent], None],
+    ) -> ActionReply:
+        """Calls `show` with every event as it comes. New images take the place of older ones."""
         parts = image_parts(images)
         sound = None if audio is None else audio_part(audio)
         history = [_without_images(message) for message in self._messages] if parts else self._messages
@@ -37,7 +38,7 @@ class Conversation:
         try:
             for event in stream:
                 builder.add(event)
-                yield event
+                show(event)
         finally:
             stream.close()
         reply = builder.reply

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.generate_routes import GenerateRoutes
 from autoglm_gateway.http_auth import KeyRequired
+from autoglm_gateway.http_budget import BodyBudget
 from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
 from autoglm_gateway.metrics import Metrics
@@ -42,6 +43,7 @@ def create_app(
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
     )
+    app = BodyBudget(app, settings.max_bodies_bytes)
     if keys is not None:
         app = KeyRequired(app, keys, quotas)
     # Around Starlette, not inside: its own answer to a bug must carry the request id too.

@@ -53,10 +53,13 @@ class GrpcServer:
         self._health_task: asyncio.Task[None] | None = None
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> None:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for gRPC") from error
         await self._server.start()
@@ -116,7 +119,7 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
         started_s = time.monotonic()
         metadata: dict[str, str] = dict(context.invocation_metadata() or ())
         ids = request_ids(metadata.get("x-request-id"))
-        enter_trace(metadata.get("traceparent", ""))
+        enter_trace(metadata.get("traceparent"))
         echo = (("x-request-id", ids.request_id),)
         await context.send_initial_metadata(echo)
         code = grpc.StatusCode.OK

@@ -32,9 +32,7 @@ class RequestContext:
         started_s = time.monotonic()
         ids = request_ids(_header(scope, b"x-request-id"))
         scope.setdefault("state", {})["ids"] = ids
-        traceparent = _header(scope, b"traceparent")
-        if traceparent is not None:
-            enter_trace(traceparent)
+        enter_trace(_header(scope, b"traceparent"))
         status = _CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:

@@ -16,11 +16,15 @@ from autoglm_gateway.admission import Admission
 from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.app import create_app
 from autoglm_gateway.backend import Backend
+from autoglm_gateway.balancing import Balancing
+from autoglm_gateway.discovery import Discovery
 from autoglm_gateway.fake_backend import FakeBackend
 from autoglm_gateway.grpc_server import GrpcServer
+from autoglm_gateway.http_protocol import BoundedHttpProtocol
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.replica_set import ReplicaSet
 from autoglm_gateway.response_cache import ResponseCache
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
@@ -42,7 +46,7 @@ async def serve(settings: Settings) -> None:
     Raises PortTakenError, and ValueError for an API key file that cannot be used.
     """
     metrics = Metrics(settings.served_model_names[0])
-    backend = _backend(settings)
+    backend = _backend(settings, metrics)
     scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
@@ -62,7 +66,7 @@ async def serve(settings: Settings) -> None:
     server = _HttpServer(
         uvicorn.Config(
             create_app(settings, service, metrics, keys=keys, quotas=quotas),
-            http="httptools",
+            http=BoundedHttpProtocol,
             ws="none",
             loop="none",
             lifespan="off",
@@ -71,14 +75,16 @@ async def serve(settings: Settings) -> None:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             backlog=_BACKLOG,
+            **settings.tls.uvicorn_options(),
         )
     )
     grpc_server = GrpcServer(service, metrics, keys=keys, max_message_bytes=settings.max_body_bytes)
     try:
-        await grpc_server.start(settings.host, settings.grpc_port)
+        await grpc_server.start(settings.host, settings.grpc_port, settings.tls.grpc_credentials())
     except OSError as error:
         raise PortTakenError(str(error)) from error
     scraper.start()
+    stall_watch = asyncio.ensure_future(service.cut_off_stalled(settings.stall_s))
     stopping = _signalled()
     http = asyncio.ensure_future(server.serve(sockets=[http_socket]))
     await server.listening.wait()
@@ -92,16 +98,25 @@ async def serve(settings: Settings) -> None:
         await grpc_server.stop()
         server.should_exit = True
         await http
+        stall_watch.cancel()
         await scraper.stop()
         await media.close()
         await backend.close()
     _log.info("stopped")
 
 
-def _backend(settings: Settings) -> Backend:
+def _backend(settings: Settings, metrics: Metrics) -> Backend:
     if settings.fake:
         return FakeBackend(settings.fake_knobs)
-    return TritonBackend(settings.triton_grpc[0])
+    replicas = ReplicaSet(
+        Discovery(settings.triton_grpc),
+        TritonBackend,
+        balancing=Balancing(settings.balancing),
+        check_every_s=settings.check_every_s,
+    )
+    metrics.registry.register(replicas)
+    replicas.start()
+    return replicas
 
 
 class _HttpServer(uvicorn.Server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class _Flight:
         assert task is not None
         self._task = task
         self.abort_error: AutoglmError | None = None
+        self.handed_over_s: float | None = None
+        """Since when the caller has had an event and not asked for the next."""
+
+    def cancel(self) -> None:
+        self._task.cancel()
 
     def abort(self, error: AutoglmError) -> None:
         self.abort_error = error
@@ -79,7 +85,9 @@ class ChatStream:
             self._metrics.observe(event)
             if isinstance(event, TokenDelta):
                 self.total_tokens += len(event.token_ids)
+            self._flight.handed_over_s = time.monotonic()
             yield event
+            self._flight.handed_over_s = None
 
     async def _next(self) -> StreamEvent:
         try:
@@ -171,6 +179,16 @@ class ChatService:
             for flight in tuple(self._flights):
                 flight.abort(_shutting_down())
             await self._becomes_idle(_ABORT_GRACE_S)
+
+    async def cut_off_stalled(self, stall_s: float) -> None:
+        """For ever: cancel requests whose caller stopped reading. Without this they would hold their places."""
+        while True:
+            await asyncio.sleep(stall_s / 4)
+            too_old_s = time.monotonic() - stall_s
+            for flight in tuple(self._flights):
+                if flight.handed_over_s is not None and flight.handed_over_s < too_old_s:
+                    _log.warning("caller stopped reading")
+                    flight.cancel()
 
     def _from_cache(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         return self._cache.generate(request, self.backend)

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, cast
 
 from autoglm_gateway.admission import AdmissionLimits
+from autoglm_gateway.balancing import Balancing
 from autoglm_gateway.fake_backend import FakeKnobs
 from autoglm_gateway.media import MediaLimits
 from autoglm_gateway.option import option
 from autoglm_gateway.response_cache import CacheLimits
+from autoglm_gateway.tls import TlsFiles
 
 ENV_PREFIX = "AUTOGLM_GATEWAY_"
 
@@ -28,7 +30,13 @@ class Settings:
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(8000, "HTTP port; 0 takes a free one")
     grpc_port: int = option(9000, "gRPC port; 0 takes a free one")
-    triton_grpc: tuple[str, ...] = option(("127.0.0.1:8001",), "gRPC addresses of Triton servers")
+    triton_grpc: tuple[str, ...] = option(
+        ("127.0.0.1:8001",), "gRPC addresses of Triton servers; dns:///name:port is every address of a name"
+    )
+    balancing: str = option(
+        Balancing.LEAST_OUTSTANDING.value, "which Triton takes a request: " + ", ".join(b.value for b in Balancing)
+    )
+    check_every_s: float = option(1.0, "time between two health checks of each Triton")
     triton_metrics: tuple[str, ...] = option(
         ("http://127.0.0.1:8002/metrics",), "metrics pages of the same Triton servers; empty reads none"
     )
@@ -39,6 +47,8 @@ class Settings:
         flag="--served-model-name",
     )
     max_body_bytes: int = option(64 << 20, "larger HTTP bodies and gRPC messages are refused")
+    max_bodies_bytes: int = option(2 << 30, "memory for the bodies of all HTTP requests together")
+    stall_s: float = option(60.0, "a caller that reads nothing of its stream for so long is cut off")
     body_timeout_s: float = option(30.0, "a body that takes longer to arrive is refused")
     api_keys_file: str | None = option(None, "JSON file of API keys (docs/api.md); without it nobody needs one")
     drain_s: float = option(30.0, "how long running requests may finish after SIGTERM")
@@ -47,7 +57,16 @@ class Settings:
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
+    tls: TlsFiles = field(default_factory=TlsFiles)
     fake_knobs: FakeKnobs = field(default_factory=FakeKnobs)
+
+    def __post_init__(self) -> None:
+        if self.balancing not in [balancing.value for balancing in Balancing]:
+            raise ValueError(
+                f"--balancing is {self.balancing!r}, must be one of {', '.join(b.value for b in Balancing)}"
+            )
+        if not self.served_model_names or not self.triton_grpc:
+            raise ValueError("--served-model-name and --triton-grpc need at least one value")
 
 
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

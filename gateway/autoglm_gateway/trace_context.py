@@ -13,7 +13,7 @@ def current_traceparent() -> str | None:
     return _traceparent.get()
 
 
-def enter_trace(traceparent: str) -> None:
+def enter_trace(traceparent: str | None) -> None:
     """Remember a `traceparent` header for what this task does; anything malformed is left out, as W3C asks."""
-    if _VALID.fullmatch(traceparent):
-        _traceparent.set(traceparent)
+    # Also set when there is none: a task may inherit the context of the connection's request before.
+    _traceparent.set(traceparent if traceparent is not None and _VALID.fullmatch(traceparent) else None)

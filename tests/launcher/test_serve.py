@@ -240,6 +240,19 @@ def test_the_children_of_a_killed_launcher_end_and_the_next_start_sweeps(tmp_pat
         assert left[0] not in list(server.temporary.iterdir())
 
 
+def test_the_models_of_a_killed_triton_end_without_the_launcher(tmp_path: Path):
+    with _launched(tmp_path) as server:
+        server.wait_for(_LISTENING)
+        triton = server.children()["tritonserver"]
+        stubs = [os.pidfd_open(pid) for pid in _descendants(triton)]
+        server.process.kill()
+        os.kill(triton, signal.SIGKILL)
+
+        assert stubs
+        for stub in stubs:
+            _wait_until_over(stub)
+
+
 def test_a_taken_port_is_one_sentence(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from autoglm_backend.launcher import supervisor
 from autoglm_backend.launcher.child import ChildSpec
 from autoglm_backend.launcher.errors import ChildDied
 from autoglm_backend.launcher.report import Report
@@ -75,7 +76,8 @@ async def test_the_last_started_ends_first(tmp_path: Path):
     assert output.streamed == ["triton runs", "gateway runs", "gateway ends", "triton ends"]
 
 
-async def test_a_second_signal_kills(tmp_path: Path):
+async def test_a_second_signal_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor, "REPEAT_S", 0.0)
     output = _Output({"no": signal.SIGTERM})
     stage = _stage(tmp_path, output, "stubborn", _NEVER_ENDS)
 
@@ -84,6 +86,18 @@ async def test_a_second_signal_kills(tmp_path: Path):
     )
 
     assert status == 128 + signal.SIGTERM
+
+
+async def test_one_wish_delivered_twice_kills_nothing(tmp_path: Path):
+    output = _Output({"Stopping": signal.SIGTERM})
+    stage = _stage(tmp_path, output, "triton", _SAYS_WHEN_IT_ENDS)
+
+    status = await Supervisor(Report(out=output), verbose=False).run(
+        (stage,), lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+
+    assert status == 0
+    assert output.streamed[-1] == "triton ends"
 
 
 async def test_the_next_stage_is_not_started_after_a_death(tmp_path: Path):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
 from autoglm_backend.preprocess.image import (
     ImageError,
     ImageProcessorConfig,
@@ -14,8 +17,6 @@ from autoglm_backend.preprocess.image import (
     preprocess_image,
     smart_resize,
 )
-from PIL import Image
-from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
 CONFIG = ImageProcessorConfig(
     patch_size=14,

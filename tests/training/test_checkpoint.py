@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from autoglm_training import checkpoint
 from autoglm_training.checkpoint import load_training, save_atomically, save_training
-from torch import nn
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

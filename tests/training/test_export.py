@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer, Glm4vForConditionalGeneration
+
 from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.config.recipes import SPEECH, TEXT, VISION
@@ -15,7 +18,6 @@ from autoglm_training.generate import generate
 from autoglm_training.loading import LoadedCheckpoint, load_checkpoint
 from autoglm_training.samples import Row, RowBuilder
 from autoglm_training.tokenizer import number_token_ids, train_tokenizer
-from transformers import AutoTokenizer, Glm4vForConditionalGeneration
 
 NEW_TOKENS = 8
 
@@ -39,13 +41,12 @@ def loaded(directory: Path) -> LoadedCheckpoint:
 
 
 @pytest.fixture(scope="module")
-def reference(directory: Path) -> Glm4vForConditionalGeneration:
-    return Glm4vForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+def reference(directory: Path) -> Any:
+    model: Any = Glm4vForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    return model.eval()
 
 
-def test_text_answer_equals_transformers(
-    directory: Path, loaded: LoadedCheckpoint, reference: Glm4vForConditionalGeneration
-) -> None:
+def test_text_answer_equals_transformers(directory: Path, loaded: LoadedCheckpoint, reference: Any) -> None:
     prompt = "[gMASK]<sop><|user|>\nopen WeChat<|assistant|>\n"
     row = Row()
     RowBuilder(loaded.tokenizer).add_text(row, prompt)
@@ -56,9 +57,7 @@ def test_text_answer_equals_transformers(
     assert ours == [token for token in expected if token not in loaded.eos_ids]
 
 
-def test_picture_answer_equals_transformers(
-    loaded: LoadedCheckpoint, reference: Glm4vForConditionalGeneration
-) -> None:
+def test_picture_answer_equals_transformers(loaded: LoadedCheckpoint, reference: Any) -> None:
     builder, row = RowBuilder(loaded.tokenizer), Row()
     builder.add_text(row, "[gMASK]<sop><|user|>\n")
     builder.add_image(row, (4, 3))

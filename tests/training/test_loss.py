@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from autoglm_training.decoder_model import branch_mask, smooth_numbers
 from autoglm_training.loss import answer_loss, point_targets
 

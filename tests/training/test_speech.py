@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from autoglm_backend.models.config import CheckpointError, SpeechConfig
 from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
@@ -16,7 +17,8 @@ from autoglm_training.speech import synth
 from autoglm_training.speech.alphabet import Alphabet, edit_distance, spoken_form
 from autoglm_training.speech.augment import add_noise, augment, mask_mel, surround_with_silence
 from autoglm_training.speech.batches import LengthBatches, ctc_loss, learning_rate, mel_batch
-from autoglm_training.speech.clips import Clip, Line, build_shard, load_shard
+from autoglm_training.speech.clips import Clip, Line, build_shard, load_corpus, load_shard
+from autoglm_training.speech.ctc_stage import CtcTrainer
 from autoglm_training.speech.export import export_speech
 from autoglm_training.speech.features import (
     SpeechClips,
@@ -28,6 +30,7 @@ from autoglm_training.speech.features import (
 from autoglm_training.speech.heads import IntentHead, NamedHead
 from autoglm_training.speech.practice import command_line, practice_line, task_line
 from autoglm_training.speech.synth import SynthesisError, Voice, random_voice, synthesise
+from autoglm_training.speech.token_stage import Pieces, TokenTrainer, merge_repeats
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 SMALL = SpeechConfig(
@@ -39,6 +42,17 @@ VOICE = Voice(accent="en-us", speaker="m1", words_per_min=160, pitch=50)
 def small_encoder() -> SpeechEncoder:
     torch.manual_seed(0)
     return SpeechEncoder(SMALL).eval()
+
+
+def word_tokenizer(texts: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    )
+    return tokenizer
 
 
 def noise_wave(num_samples: int) -> np.ndarray:
@@ -218,6 +232,51 @@ def test_rows_of_known_names_survive_a_new_corpus() -> None:
     assert torch.equal(new.linear.weight[1], old.linear.weight[2])
     assert torch.equal(new.linear.bias[0], old.linear.bias[0])
     assert NamedHead(4, ["a", "b"]).carry_over(old.saved())  # type: ignore[arg-type]
+
+
+def test_pieces_read_back_the_spoken_form() -> None:
+    texts = ["go back", "打开微信", "back to the top"]
+    pieces = Pieces(word_tokenizer(texts), texts)
+    assert pieces.decode(pieces.encode("Go back!")) == "go back"
+    assert pieces.decode(pieces.encode("打开微信。")) == "打开微信"
+    assert len(pieces.names) == len(pieces.ids)
+
+
+def test_repeats_merge_unless_a_blank_parts_them() -> None:
+    assert merge_repeats([0, 3, 3, 0, 3, 5, 5, 0]) == [3, 3, 5]
+
+
+def test_the_first_stage_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    clips = [noise_clip(9_000, "go back"), noise_clip(9_500, "home")]
+    alphabet = Alphabet.of_texts(clip.text for clip in clips)
+    trainer = CtcTrainer(tmp_path, alphabet, 1e-3)
+    assert np.isfinite(trainer.train_step(clips, np.random.default_rng(0), 1e-3))
+    trainer.save()
+    again = CtcTrainer(tmp_path, alphabet, 1e-3)
+    assert again.step == 1
+    assert torch.equal(again.encoder.conv1.weight, trainer.encoder.conv1.weight)
+    assert again.optimizer.state_dict()["state"]
+
+
+def test_the_second_stage_starts_from_the_first_and_resumes_itself(tmp_path: Path) -> None:
+    clips = [noise_clip(9_000, "go back"), noise_clip(9_500, "home")]
+    texts = [clip.text for clip in clips]
+    alphabet = Alphabet.of_texts(texts)
+    first = CtcTrainer(tmp_path, alphabet, 1e-3)
+    first.save()
+    pieces = Pieces(word_tokenizer(texts), texts)
+    trainer = TokenTrainer(tmp_path, alphabet, pieces, 1e-3)
+    assert torch.equal(trainer.encoder.conv1.weight, first.encoder.conv1.weight)
+    assert all(np.isfinite(loss) for loss in trainer.train_step(clips, np.random.default_rng(0), 1e-3))
+    trainer.save()
+    again = TokenTrainer(tmp_path, alphabet, pieces, 1e-3)
+    assert again.step == 1
+    assert torch.equal(again.piece_head.linear.weight, trainer.piece_head.linear.weight)
+
+
+def test_no_clips_say_where_they_were_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no clips of the train split"):
+        load_corpus(tmp_path, "train")
 
 
 def test_the_intent_of_a_padded_clip_is_that_of_the_clip() -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
 from autoglm_training.tokenizer import (
     NUM_NUMBERS,
     SPECIAL_TOKENS,
@@ -14,10 +19,6 @@ from autoglm_training.tokenizer import (
     token_id,
     train_tokenizer,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 TEXTS = ("open WeChat", "tap Bluetooth please", 'do(action="Tap", element=[1,2])', "打开微信", "点击蓝牙") * 20
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from autoglm_backend.models.decoder import TextDecoder, init_weights, masked_attend
-from autoglm_backend.models.exits import ExitHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoglm_backend.models.decoder import DecoderLayer, TextDecoder, init_weights, masked_attend
+from autoglm_backend.models.exits import ExitHeads
 from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT
 from autoglm_training.loop import Meter
 from autoglm_training.loss import answer_loss, exit_weight
@@ -23,6 +23,8 @@ DEEP_NORM = 0.02
 """Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
 EMBEDDING_DROPOUT = 0.08
 """Wordings are few and the model learns them by heart: some noise keeps it from hanging on single words."""
+POINT_WEIGHT = 4.0
+"""A reply of thirty tokens holds two coordinates, and they are the hard ones."""
 WORD_DEPTH = 3
 WORD_LOSS_WEIGHT = 0.3
 
@@ -52,6 +54,7 @@ class TrainableDecoder(nn.Module):
         embedding.normal_(0.0, EMBEDDING_STD)
         embedding[self.number_ids] = smooth_numbers(TEXT.hidden_size) * EMBEDDING_STD
         for layer in self.decoder.layers[EXIT_DEPTHS[0] :]:
+            assert isinstance(layer, DecoderLayer)
             layer.post_self_attn_layernorm.weight.fill_(DEEP_NORM)
             layer.post_mlp_layernorm.weight.fill_(DEEP_NORM)
 
@@ -84,6 +87,7 @@ class TrainableDecoder(nn.Module):
         targets = torch.from_numpy(batch.targets_BT)[:, 1:]
         where = targets != IGNORE
         targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:][where]
+        graded = torch.where(points_N, POINT_WEIGHT, 1.0)
         total, weights, first = torch.zeros(()), 0.0, 0
         word_loss = torch.zeros(())
         if seen is not None:
@@ -100,7 +104,7 @@ class TrainableDecoder(nn.Module):
                 logits = self.decoder.lm_head(stream)
                 losses = answer_loss(logits, targets_N, points_N, self.number_ids, self.value_of_V)
                 weight = exit_weight(exit_depth, TEXT.num_layers)
-                total, weights = total + weight * losses.mean(), weights + weight
+                total, weights = total + weight * (losses * graded).sum() / graded.sum(), weights + weight
                 if exit_depth == last:
                     self._measure(meter, f"{name}{last}", logits, targets_N, points_N, losses)
         return total / weights + WORD_LOSS_WEIGHT * word_loss
@@ -114,7 +118,9 @@ class TrainableDecoder(nn.Module):
     def _read(self, depth: int, stream_ND: Tensor) -> Tensor:
         return self.exits(depth, stream_ND) if depth in EXIT_DEPTHS else self.decoder.norm(stream_ND)
 
-    def _measure(self, meter: Meter, name: str, logits: Tensor, targets: Tensor, points: Tensor, losses: Tensor) -> None:
+    def _measure(
+        self, meter: Meter, name: str, logits: Tensor, targets: Tensor, points: Tensor, losses: Tensor
+    ) -> None:
         with torch.no_grad():
             best = logits.argmax(-1)
             words = ~points

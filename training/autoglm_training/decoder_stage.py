@@ -30,7 +30,8 @@ Batches = Callable[[random.Random], Any]
 def text_batches(builder: RowBuilder, config: DecoderStage, rng: random.Random) -> list[Batch]:
     """Batches of about `text_tokens` tokens each, rows of like length together, in random order."""
     rows = sorted(
-        (text_row(builder, rng, "train") for _ in range(POOL_BATCHES * config.text_tokens // 70)), key=lambda r: len(r.ids)
+        (text_row(builder, rng, "train") for _ in range(POOL_BATCHES * config.text_tokens // 70)),
+        key=lambda r: len(r.ids),
     )
     batches, current = [], []
     for row in rows:

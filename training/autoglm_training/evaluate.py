@@ -189,7 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="autoglm evaluate", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
     parser.add_argument("--samples", type=int, default=200, help="samples of each modality")
-    parser.add_argument("--modalities", nargs="+", choices=("text", "screen", "speech"), default=["text", "screen", "speech"])
+    parser.add_argument(
+        "--modalities", nargs="+", choices=("text", "screen", "speech"), default=["text", "screen", "speech"]
+    )
     parser.add_argument("--depths", nargs="+", type=int, help="all exits and full depth where not given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -222,5 +224,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
-
-

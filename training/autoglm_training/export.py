@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.exits import ExitHeads, exit_tensors
 from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_backend.models.weights import HEAD_NAME, TEXT_PREFIX, VISION_PREFIX
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from torch import Tensor
-
 from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT, VISION
 from autoglm_training.speech.export import export_speech
 from autoglm_training.tokenizer import EOS_TOKENS, PAD_TOKEN, save_tokenizer, token_id
@@ -140,9 +140,7 @@ def export_checkpoint(
     )
     _write_json(directory / "preprocessor_config.json", preprocessor_config())
     _save_tensors(model_tensors(decoder, vision), directory / "model.safetensors")
-    _write_json(
-        directory / "exits" / "exits.json", {"depths": list(EXIT_DEPTHS), "adapter_size": EXIT_ADAPTER_SIZE}
-    )
+    _write_json(directory / "exits" / "exits.json", {"depths": list(EXIT_DEPTHS), "adapter_size": EXIT_ADAPTER_SIZE})
     _save_tensors(exit_tensors(exits), directory / "exits" / "exits.safetensors")
     export_speech(speech, directory)
 

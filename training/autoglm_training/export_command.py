@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
 from tokenizers import Tokenizer
 
+from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
 from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import SPEECH
 from autoglm_training.decoder_model import TrainableDecoder

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from autoglm_backend.models.decoder import TextDecoder
-from autoglm_backend.models.exits import ExitHeads
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoglm_backend.models.decoder import TextDecoder
+from autoglm_backend.models.exits import ExitHeads
 from autoglm_training.samples import Row
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoglm_backend.models.vision import VisionEncoder
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules, load_training, save_training
 from autoglm_training.config.recipes import JointStage, Recipe
 from autoglm_training.decoder_model import TrainableDecoder
@@ -99,7 +99,9 @@ def train_joint(recipe: Recipe, run_dir: Path, speech_dir: Path, resume: bool) -
     optimizer = make_optimizer(list(modules.values()), config)
     step = 0
     if resume and path.exists():
-        step = load_training(path, modules, optimizer)["step"]
+        step = load_training(path, {"model": model}, optimizer)["step"]
+        if speech is not None:
+            speech.restore_projector(path)
     else:
         load_modules(run_dir / "decoder_text.pt", {"model": model})
     rng = random.Random(recipe.seed + step)
@@ -150,5 +152,3 @@ def _screen_step(
     with torch.autocast("cpu", torch.bfloat16):
         loss = model.loss(batch, ((builder.image, embeddings),), depth, config.grown, meter, "s", words)
     (config.screen_weight * loss).backward()
-
-

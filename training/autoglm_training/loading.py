@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.exits import ExitHeads, load_exit_heads
@@ -12,7 +14,6 @@ from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_backend.models.weights import checkpoint_shards, load_module, text_name, vision_name
 from autoglm_backend.preprocess.image import ImageProcessorConfig, load_image_config
-from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

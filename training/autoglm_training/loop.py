@@ -7,7 +7,7 @@ import os
 import queue
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from autoglm_training.config.recipes import StageConfig
 Draw = Callable[[random.Random], Any]
 QUEUE_AHEAD = 24
 WORKER_TIMEOUT_S = 300.0
+ALIVE_CHECK_S = 10.0
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
@@ -29,9 +30,7 @@ def learning_rate(config: StageConfig, step: int) -> float:
 
 def make_optimizer(modules: Sequence[nn.Module], config: StageConfig) -> torch.optim.AdamW:
     """AdamW; vectors (norms, biases) are not decayed."""
-    parameters = list(
-        dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad)
-    )
+    parameters = list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -55,11 +54,21 @@ def _draw_forever(draw: Draw, seed: int, out: Any) -> None:
     torch.set_num_threads(1)
     os.nice(3)
     rng = random.Random(seed)
+    trainer = multiprocessing.parent_process()
     while True:
-        out.put(draw(rng))
+        drawn = draw(rng)
+        while True:
+            # A trainer that was killed never asks again: without this its worker would wait for ever.
+            if trainer is not None and not trainer.is_alive():
+                os._exit(0)
+            try:
+                out.put(drawn, timeout=ALIVE_CHECK_S)
+                break
+            except queue.Full:
+                continue
 
 
-def drawn_ahead(draw: Draw, seed: int, workers: int = 1) -> Iterator[Any]:
+def drawn_ahead(draw: Draw, seed: int, workers: int = 1) -> Generator[Any, None, None]:
     """Endless batches of `draw`, made by worker processes. Raises RuntimeError when a worker has died."""
     context = multiprocessing.get_context("fork")
     out = context.Queue(QUEUE_AHEAD)
@@ -95,9 +104,7 @@ class Meter:
 
     def line(self, step: int, steps: int) -> str:
         now = time.monotonic()
-        means = " ".join(
-            f"{name} {total / max(self._weights[name], 1e-9):.3f}" for name, total in self._sums.items()
-        )
+        means = " ".join(f"{name} {total / max(self._weights[name], 1e-9):.3f}" for name, total in self._sums.items())
         text = f"step {step}/{steps} {now - self._began:.0f}s (+{now - self._last:.1f}s) {means}"
         self._sums.clear()
         self._weights.clear()

@@ -1,6 +1,6 @@
 """Losses of the decoder: every exit answers; coordinates are graded by distance.
 
-A tap five units off is nearly right, so the target of a coordinate is a narrow Gaussian over neighbouring number tokens.
+A tap five units off is nearly right, so a coordinate's target is a narrow Gaussian over neighbouring number tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def point_targets(values_N: Tensor, num_numbers: int, sigma: float) -> Tensor:
     return weights / weights.sum(-1, keepdim=True)
 
 
-def answer_loss(logits_NV: Tensor, targets_N: Tensor, points_N: Tensor, number_ids: Tensor, value_of_V: Tensor) -> Tensor:
+def answer_loss(
+    logits_NV: Tensor, targets_N: Tensor, points_N: Tensor, number_ids: Tensor, value_of_V: Tensor
+) -> Tensor:
     """Cross entropy per answer token [N]; where `points_N`, against the Gaussian over number tokens.
 
     number_ids: tokens of 0..999 in order. value_of_V: the number a token stands for, -1 for other tokens.

@@ -48,7 +48,9 @@ def copyable_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
     """Texts of the tokens that may stand inside a typed text: whole characters, no quotes, no line breaks."""
     texts = (tokenizer.decode([index], skip_special_tokens=False) for index in range(tokenizer.get_vocab_size()))
     return tuple(
-        text for text in texts if text.strip() and text.isprintable() and not _UNTYPEABLE.search(text) and "\ufffd" not in text
+        text
+        for text in texts
+        if text.strip() and text.isprintable() and not _UNTYPEABLE.search(text) and "\ufffd" not in text
     )
 
 
@@ -61,7 +63,10 @@ class RowBuilder:
         self.audio = token_id(tokenizer, "<|audio|>")
         self.end = token_id(tokenizer, EOS_TOKENS[-1])
         self.copyable = copyable_tokens(tokenizer)
-        self._media = {"image": ("<|begin_of_image|>", "<|end_of_image|>"), "audio": ("<|begin_of_audio|>", "<|end_of_audio|>")}
+        self._media = {
+            "image": ("<|begin_of_image|>", "<|end_of_image|>"),
+            "audio": ("<|begin_of_audio|>", "<|end_of_audio|>"),
+        }
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids

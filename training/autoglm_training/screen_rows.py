@@ -63,7 +63,7 @@ def _later_step(
 
 
 def label_tokens(builder: RowBuilder) -> Tensor:
-    """[labels + 1, V]: uniform over the tokens that spell a label, with and without a space before it; row 0 is empty."""
+    """[labels + 1, V]: uniform over the tokens that spell a label, with and without a leading space; row 0 empty."""
     labels = label_vocabulary()
     table = torch.zeros(len(labels) + 1, TEXT.vocab_size)
     for index, label in enumerate(labels, start=1):

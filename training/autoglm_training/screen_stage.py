@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoglm_backend.models.vision import VisionEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules, load_training, save_training
 from autoglm_training.config.recipes import VISION, CropStage, Recipe, ScreenStage
 from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer

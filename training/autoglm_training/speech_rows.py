@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
 from torch import Tensor
 
+from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
+from autoglm_training.checkpoint import load_modules
 from autoglm_training.samples import Batch, Row, RowBuilder, app_json, collate
 from autoglm_training.speech.features import Frames, SpeechClips
 from autoglm_training.vision_stage import MEDIA_SCALE
@@ -28,7 +29,7 @@ class SpeechRows:
 
     @classmethod
     def open(cls, speech_dir: Path, seed: int, builder: RowBuilder) -> SpeechRows | None:
-        """What the speech stages left in `speech_dir` (`export/speech`, `frames-tasks-train-*.npz`); None without it."""
+        """What the speech stages left in `speech_dir` (`export/speech`, `frames-tasks-train-*.npz`), else None."""
         encoder = load_speech_encoder(speech_dir / "export")
         if encoder is None:
             return None
@@ -38,6 +39,14 @@ class SpeechRows:
         encoder.projector_in.requires_grad_(True)
         encoder.projector_out.requires_grad_(True)
         return cls(builder, encoder, iter(SpeechClips("train", seed, speech_dir)))
+
+    @torch.no_grad()
+    def restore_projector(self, path: Path) -> None:
+        """The projector of an earlier run; the encoder stays the one that made the frames. Raises KeyError."""
+        earlier = SpeechEncoder(self.encoder.config)
+        load_modules(path, {"speech": earlier})
+        self.encoder.projector_in.load_state_dict(earlier.projector_in.state_dict())
+        self.encoder.projector_out.load_state_dict(earlier.projector_out.state_dict())
 
     def batch(self, rng: random.Random, max_tokens: int) -> tuple[Batch, list[Tensor]]:
         """Rows of about `max_tokens` tokens in all, and each one's encoder frames [S, D]."""

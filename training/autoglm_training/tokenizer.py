@@ -1,4 +1,4 @@
-"""The default checkpoint's tokenizer: byte-level BPE, 4096 entries, GLM's special tokens, one token per number to 999."""
+"""The default checkpoint's tokenizer: byte-level BPE of 4096 entries, GLM's special tokens, one token per number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ CHAT_TEMPLATE = (
     "{%- elif message['role'] == 'assistant' -%}"
     "<|assistant|>{{ '\\n' }}"
     "{%- if message['content'] is string -%}{{ message['content'] }}"
-    "{%- else -%}{%- for part in message['content'] -%}{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}{%- endfor -%}{%- endif -%}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}{%- endfor -%}{%- endif -%}"
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>{{ '\\n' }}{%- endif -%}"
 )

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoglm_backend.models.vision import VisionEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules, load_training, save_training
 from autoglm_training.config.recipes import VISION, CropStage, Recipe
 from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
@@ -94,12 +94,17 @@ def draw_crops(rng: random.Random, config: CropStage) -> ReadingBatch:
     )
 
 
-def reading_loss(encoder: VisionEncoder, heads: ReadingHeads, batch: ReadingBatch, meter: Meter) -> tuple[Tensor, Tensor]:
+def reading_loss(
+    encoder: VisionEncoder, heads: ReadingHeads, batch: ReadingBatch, meter: Meter
+) -> tuple[Tensor, Tensor]:
     """Character + word loss, and the merged embeddings [B * M, D] for further heads."""
     count, height, width, _ = batch.images_BHW3.shape
     features_PD = encoder.encode_patches(still_patches(batch.images_BHW3), [(height // 14, width // 14)] * count)
     merged_MD = encoder.merge(features_PD)
-    char_targets, word_targets = in_merge_order(batch.chars_BRC), torch.from_numpy(batch.words_BRC.astype(np.int64)).view(-1)
+    char_targets, word_targets = (
+        in_merge_order(batch.chars_BRC),
+        torch.from_numpy(batch.words_BRC.astype(np.int64)).view(-1),
+    )
     char_logits, word_logits = heads.characters(features_PD), heads.words(merged_MD)
     char_loss = weighted_cross_entropy(char_logits, char_targets, CHAR_BACKGROUND_WEIGHT)
     word_loss = weighted_cross_entropy(word_logits, word_targets, WORD_BACKGROUND_WEIGHT)
@@ -148,7 +153,7 @@ def start_quietly(encoder: VisionEncoder) -> None:
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Embedding):
             module.weight.normal_(0.0, 0.02)
-            if getattr(module, "bias", None) is not None:
+            if not isinstance(module, nn.Embedding) and module.bias is not None:
                 module.bias.zero_()
 
 

@@ -11,7 +11,11 @@ the Python backend, where the stub finds it, and names the folders in AUTOGLM_SI
 import os
 import site
 import sys
+import threading
+import time
 from typing import TextIO, cast
+
+_PARENT_CHECK_S = 1.0
 
 
 def activate() -> None:
@@ -24,3 +28,11 @@ def activate() -> None:
         reconfigure = getattr(cast(TextIO, stream), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True)
+    threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+
+
+def _end_with(server: int) -> None:
+    """Ends this process when tritonserver is gone: a stub waits for a killed server for ever, holding its memory."""
+    while os.getppid() == server:
+        time.sleep(_PARENT_CHECK_S)
+    os._exit(1)

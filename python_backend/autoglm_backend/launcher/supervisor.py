@@ -15,6 +15,7 @@ from autoglm_backend.launcher.report import Report
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRESS_S = 5.0
 GRACE_S = 40.0  # longer than the drain that each child allows itself
+REPEAT_S = 0.5  # timeout(1) and process groups deliver one wish to stop twice
 STREAMED = "[DYNAMIC GRAPH]"
 
 
@@ -39,6 +40,7 @@ class Supervisor:
         self._verbose = verbose
         self._children: list[Child] = []
         self._stop = asyncio.Event()
+        self._stop_asked_s = 0.0
         self._killed_by: signal.Signals | None = None
 
     async def run(self, stages: tuple[Stage, ...], announce: Callable[[], None]) -> int:
@@ -97,8 +99,12 @@ class Supervisor:
             await child.stop(grace_s=GRACE_S)
 
     def _on_signal(self, number: signal.Signals) -> None:
+        now_s = asyncio.get_running_loop().time()
         if not self._stop.is_set():
             self._stop.set()
+            self._stop_asked_s = now_s
+            return
+        if now_s - self._stop_asked_s < REPEAT_S:
             return
         self._killed_by = number
         for child in self._children:

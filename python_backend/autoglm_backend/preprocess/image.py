@@ -1,7 +1,7 @@
 """Pixels to ViT patches, as transformers' Glm4vImageProcessor does it, with Pillow and numpy only.
 
-`size.longest_edge` and `size.shortest_edge` are pixel counts over frames * height * width, where a still picture counts as
-`temporal_patch_size` frames. Reference: transformers `models/glm4v/image_processing_glm4v.py`.
+`size.longest_edge` and `size.shortest_edge` are pixel counts over frames * height * width, where a still picture
+counts as `temporal_patch_size` frames. Reference: transformers `models/glm4v/image_processing_glm4v.py`.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class JointStage(DecoderStage):
     screens: int = 4
     fresh_screens: int = 2
     """Screens a step that were never seen; the others come again with new instructions."""
-    branches: int = 6
+    branches: int = 8
     pool_screens: int = 1500
     speech_tokens: int = 1024
     speech_every: int = 2
@@ -133,8 +133,8 @@ TINY_CPU = Recipe(
         peak_lr=1.2e-3,
         final_lr=5e-5,
         warmup_steps=50,
-        text_tokens=1536,
-        depth_weights=(0.7, 0.14, 0.06, 0.1),
+        text_tokens=768,
+        depth_weights=(0.8, 0.1, 0.04, 0.06),
         grown=True,
     ),
 )

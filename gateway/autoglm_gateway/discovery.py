@@ -1,0 +1,38 @@
+"""Where the Triton servers are: a fixed list, and DNS names that stand for every address behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+_log = logging.getLogger(__name__)
+_DNS = "dns:///"
+
+
+class Discovery:
+    """Targets are `host:port`, one server each, or `dns:///host:port`, one server per address (a headless Service)."""
+
+    def __init__(self, targets: tuple[str, ...]) -> None:
+        self._targets = targets
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    async def addresses(self) -> tuple[str, ...]:
+        """What is there now, each once. A name that cannot be resolved keeps its last addresses."""
+        found: list[str] = []
+        for target in self._targets:
+            found += await self._resolve(target) if target.startswith(_DNS) else (target,)
+        return tuple(dict.fromkeys(found))
+
+    async def _resolve(self, target: str) -> tuple[str, ...]:
+        host, _, port = target.removeprefix(_DNS).rpartition(":")
+        try:
+            entries = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            _log.warning("cannot resolve", extra={"target": target, "reason": str(error)})
+            return self._known.get(target, ())
+        hosts = sorted({str(entry[4][0]) for entry in entries})
+        self._known[target] = tuple(
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in hosts
+        )
+        return self._known[target]

@@ -1,0 +1,62 @@
+"""Each package's third-party imports are declared for the extra that installs it, so that a slim image still starts."""
+
+import ast
+import sys
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+_ROOT = Path(__file__).parents[2]
+_INSIDE_TRITON = {"triton_python_backend_utils", "autoglm_site"}  # the Python backend brings them
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [
+        ("protocol/autoglm_protocol", ""),
+        ("gateway/autoglm_gateway", "gateway"),
+        ("client/autoglm_client", "client"),
+        ("python_backend/autoglm_backend", "server"),
+        ("training/autoglm_training", "train"),
+    ],
+)
+def test_every_import_is_declared(package: str, extra: str):
+    declared = _declared(extra)
+    distributions = packages_distributions()
+
+    undeclared = {
+        module
+        for module in _third_party_imports(_ROOT / package)
+        if not declared & {canonicalize_name(name) for name in distributions.get(module, [])}
+    }
+
+    assert not undeclared, f"add to the extra {extra!r} in pyproject.toml"
+
+
+def _declared(extra: str) -> set[str]:
+    """The distributions that autoglm-triton[extra] names, extras of its own followed."""
+    names: set[str] = set()
+    for text in requires("autoglm-triton") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        if requirement.name == "autoglm-triton":
+            names |= {name for inner in requirement.extras for name in _declared(inner)}
+        else:
+            names.add(canonicalize_name(requirement.name))
+    return names
+
+
+def _third_party_imports(package: Path) -> set[str]:
+    modules: set[str] = set()
+    for source in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                modules.add(node.module.split(".")[0])
+    ours = {module for module in modules if module.startswith("autoglm_")}
+    return modules - ours - _INSIDE_TRITON - set(sys.stdlib_module_names)
