@@ -18,11 +18,18 @@ from autoglm_gateway.quotas import Quotas
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.status_routes import StatusRoutes
+from autoglm_gateway.tracing import Tracing
 from autoglm_protocol.errors import AutoglmError
 
 
 def create_app(
-    settings: Settings, service: ChatService, metrics: Metrics, *, keys: ApiKeys | None, quotas: Quotas
+    settings: Settings,
+    service: ChatService,
+    metrics: Metrics,
+    *,
+    keys: ApiKeys | None,
+    quotas: Quotas,
+    tracing: Tracing,
 ) -> ASGIApp:
     generate = GenerateRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
     status = StatusRoutes(service, metrics)
@@ -40,6 +47,7 @@ def create_app(
             Route("/health/live", status.live),
             Route("/metrics", status.metrics),
             Route("/version", status.version),
+            Route("/openapi.json", status.openapi),
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
     )
@@ -47,4 +55,4 @@ def create_app(
     if keys is not None:
         app = KeyRequired(app, keys, quotas)
     # Around Starlette, not inside: its own answer to a bug must carry the request id too.
-    return RequestContext(app, metrics)
+    return RequestContext(app, metrics, tracing)

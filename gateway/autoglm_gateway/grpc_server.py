@@ -21,7 +21,7 @@ from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import completion_id
 from autoglm_gateway.request_ids import request_ids
 from autoglm_gateway.service import ChatService, Origin, says_no_store
-from autoglm_gateway.trace_context import enter_trace
+from autoglm_gateway.tracing import Tracing
 from autoglm_protocol.errors import AutoglmError, InternalError, OverloadedError
 from autoglm_protocol.events import Failed, fold
 from autoglm_protocol.grpc import autoglm_pb2 as pb
@@ -36,7 +36,9 @@ _aio_health: Any = health.aio  # pyright: ignore # set at import, unseen by stub
 class GrpcServer:
     """`port` is the bound one. Raises OSError from `start` when the address cannot be had."""
 
-    def __init__(self, service: ChatService, metrics: Metrics, *, keys: ApiKeys | None, max_message_bytes: int) -> None:
+    def __init__(
+        self, service: ChatService, metrics: Metrics, tracing: Tracing, *, keys: ApiKeys | None, max_message_bytes: int
+    ) -> None:
         self._service = service
         self._server = grpc.aio.server(
             options=(
@@ -47,7 +49,7 @@ class GrpcServer:
         )
         self._health: Any = _aio_health.HealthServicer()
         # generated code has no types
-        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics, keys), self._server)  # pyright: ignore
+        autoglm_pb2_grpc.add_AutoGLMServicer_to_server(_Servicer(service, metrics, tracing, keys), self._server)  # pyright: ignore
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._health_task: asyncio.Task[None] | None = None
@@ -84,9 +86,10 @@ class GrpcServer:
 
 
 class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
-    def __init__(self, service: ChatService, metrics: Metrics, keys: ApiKeys | None) -> None:
+    def __init__(self, service: ChatService, metrics: Metrics, tracing: Tracing, keys: ApiKeys | None) -> None:
         self._service = service
         self._metrics = metrics
+        self._tracing = tracing
         self._keys = keys
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
@@ -119,14 +122,15 @@ class _Servicer(autoglm_pb2_grpc.AutoGLMServicer):
         started_s = time.monotonic()
         metadata: dict[str, str] = dict(context.invocation_metadata() or ())
         ids = request_ids(metadata.get("x-request-id"))
-        enter_trace(metadata.get("traceparent"))
         echo = (("x-request-id", ids.request_id),)
         await context.send_initial_metadata(echo)
         code = grpc.StatusCode.OK
         try:
             caller = None if self._keys is None else self._keys.authenticate(metadata.get("authorization"))
             no_store = says_no_store(metadata.get("cache-control"))
-            yield Origin(request_id=ids.unique_id, caller=caller, no_store=no_store)
+            with self._tracing.request(f"{_SERVICE}/{method}", metadata) as span:
+                span.set_attribute("request.id", ids.request_id)
+                yield Origin(request_id=ids.unique_id, caller=caller, no_store=no_store)
         except AutoglmError as error:
             code = grpc.StatusCode[error.grpc_code]
             await context.abort(code, error.message, trailing_metadata=(*echo, *_error_metadata(error)))

@@ -10,7 +10,7 @@ from autoglm_gateway.http_errors import error_response
 from autoglm_gateway.quotas import Quotas
 from autoglm_protocol.errors import AuthenticationError
 
-_OPEN = ("/health", "/metrics", "/version")
+_OPEN = ("/health", "/metrics", "/version", "/openapi.json")
 
 
 class KeyRequired:

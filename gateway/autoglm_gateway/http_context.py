@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.request_ids import request_ids
 from autoglm_gateway.service import Origin, says_no_store
-from autoglm_gateway.trace_context import enter_trace
+from autoglm_gateway.tracing import Tracing
 
 _log = logging.getLogger("autoglm_gateway.access")
 _CLIENT_GONE = 499
@@ -21,8 +21,9 @@ _CLIENT_GONE = 499
 class RequestContext:
     """ASGI middleware. Puts the RequestIds as `ids` into the scope's state."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,9 +31,8 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         started_s = time.monotonic()
-        ids = request_ids(_header(scope, b"x-request-id"))
+        ids = request_ids(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["ids"] = ids
-        enter_trace(_header(scope, b"traceparent"))
         status = _CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
@@ -45,7 +45,9 @@ class RequestContext:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            with self._tracing.request(f"{scope['method']} {scope['path'][:200]}", Headers(scope=scope)) as span:
+                await self._app(scope, receive, send_with_id)
+                span.set_attributes({"http.response.status_code": status, "request.id": ids.request_id})
         finally:
             # The endpoint's name, not the path: a caller must not be able to make new label values.
             handler = getattr(scope.get("endpoint"), "__name__", "unmatched")
@@ -71,7 +73,3 @@ def origin_of(request: Request) -> Origin:
         caller=getattr(request.state, "caller", None),
         no_store=says_no_store(request.headers.get("cache-control")),
     )
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

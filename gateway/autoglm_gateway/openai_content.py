@@ -12,7 +12,7 @@ from autoglm_gateway.json_fields import JsonFields
 from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 
-_ROLES = {
+ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
     "user": Role.USER,
@@ -36,10 +36,10 @@ def read_messages(fields: JsonFields, name: str = "messages") -> tuple[DraftMess
 
 def _message(message: JsonFields) -> DraftMessage:
     role_name = message.required_text("role")
-    role = _ROLES.get(role_name)
+    role = ROLES.get(role_name)
     if role is None:
         where = message.where("role")
-        raise InvalidRequestError(f"{where} is {role_name!r}, must be one of {', '.join(_ROLES)}", param=where)
+        raise InvalidRequestError(f"{where} is {role_name!r}, must be one of {', '.join(ROLES)}", param=where)
     parts: list[DraftPart] = []
     if role is Role.ASSISTANT:
         reasoning = message.text("reasoning_content")

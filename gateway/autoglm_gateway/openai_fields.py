@@ -25,7 +25,7 @@ _ENVELOPE = frozenset(
     )
 )
 # Bookkeeping for OpenAI's own platform: true of any answer, so nothing is lost by not acting on it.
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT_FIELDS = frozenset(
     (
         "metadata",
         "parallel_tool_calls",
@@ -73,4 +73,4 @@ UNSUPPORTED_FIELDS = HARMLESS_VALUES.keys() | frozenset(
     )
 )
 
-KNOWN_FIELDS = SAMPLING_FIELDS | _OPTION_FIELDS | _ENVELOPE | _WITHOUT_EFFECT | UNSUPPORTED_FIELDS
+KNOWN_FIELDS = SAMPLING_FIELDS | _OPTION_FIELDS | _ENVELOPE | WITHOUT_EFFECT_FIELDS | UNSUPPORTED_FIELDS

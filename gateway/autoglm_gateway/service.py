@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+
+from opentelemetry.trace import SpanKind
 
 from autoglm_gateway.admission import Admission
 from autoglm_gateway.api_keys import Caller
@@ -17,6 +19,7 @@ from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics, RequestMetrics
 from autoglm_gateway.quotas import Quotas
 from autoglm_gateway.response_cache import ResponseCache
+from autoglm_gateway.tracing import Tracing, mark_failed
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
 from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent, TokenDelta
@@ -109,6 +112,7 @@ class ChatService:
         metrics: Metrics,
         quotas: Quotas,
         cache: ResponseCache,
+        tracing: Tracing,
     ) -> None:
         self.model_names = model_names
         self.backend = backend
@@ -117,6 +121,7 @@ class ChatService:
         self._metrics = metrics
         self._quotas = quotas
         self._cache = cache
+        self._tracing = tracing
         self._flights: set[_Flight] = set()
         self._num_streams = 0
         self._idle = asyncio.Event()
@@ -147,19 +152,17 @@ class ChatService:
             try:
                 async with self._admitted(draft, origin.caller):
                     metrics.placed()
-                    request = ChatRequest(
-                        request_id=origin.request_id,
-                        model=draft.model,
-                        messages=await self._media.read(draft.messages),
-                        sampling=draft.sampling,
-                        options=draft.options,
-                    )
+                    request = await self._complete(draft, origin)
                     source = self.backend.generate if origin.no_store else self._from_cache
-                    async with aclosing(source(request)) as events:
-                        stream = ChatStream(await _start(events), events, metrics, flight)
-                        with self._running(stream, origin.caller):
-                            yield stream
+                    with self._tracing.step("triton", SpanKind.CLIENT) as span:
+                        async with aclosing(source(request)) as events:
+                            stream = ChatStream(await _start(events), events, metrics, flight)
+                            span.add_event("started")
+                            with self._running(stream, origin.caller):
+                                yield stream
+                        span.set_attribute("gen_ai.usage.total_tokens", stream.total_tokens)
             except AutoglmError as error:
+                mark_failed(error.code)
                 if stream is None:
                     self._metrics.failed(error)
                 raise
@@ -199,8 +202,21 @@ class ChatService:
         if self._draining:
             raise _shutting_down()
         with self._quotas.request(caller):
-            async with self._admission.place(priority=draft.options.priority):
+            async with AsyncExitStack() as held:
+                with self._tracing.step("admission"):
+                    await held.enter_async_context(self._admission.place(priority=draft.options.priority))
                 yield
+
+    async def _complete(self, draft: ChatDraft, origin: Origin) -> ChatRequest:
+        with self._tracing.step("media"):
+            messages = await self._media.read(draft.messages)
+        return ChatRequest(
+            request_id=origin.request_id,
+            model=draft.model,
+            messages=messages,
+            sampling=draft.sampling,
+            options=draft.options,
+        )
 
     @contextmanager
     def _running(self, stream: ChatStream, caller: Caller | None) -> Generator[None, None, None]:

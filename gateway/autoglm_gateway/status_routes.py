@@ -11,6 +11,7 @@ from starlette.responses import Response
 from autoglm_gateway.json_response import JsonResponse
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import model_card, model_list
+from autoglm_gateway.openapi import document
 from autoglm_gateway.service import ChatService
 from autoglm_protocol.errors import UnavailableError
 
@@ -38,6 +39,9 @@ class StatusRoutes:
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, request: Request) -> Response:
+        return JsonResponse(document())
 
     async def version(self, request: Request) -> Response:
         return JsonResponse({"version": version("autoglm-triton")})

@@ -18,7 +18,7 @@ from tritonclient.grpc.service_pb2_grpc import (  # pyright: ignore[reportMissin
     GRPCInferenceServiceStub,
 )
 
-from autoglm_gateway.trace_context import current_traceparent
+from autoglm_gateway.tracing import current_trace
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import (
     AutoglmError,
@@ -148,9 +148,8 @@ def _infer_request(request: ChatRequest) -> Any:
             if _DTYPES[name] == "BYTES"
             else tensor.tobytes()
         )
-    traceparent = current_traceparent()
-    if traceparent is not None:
-        message.parameters["traceparent"].string_param = traceparent
+    for name, value in current_trace().items():
+        message.parameters[name].string_param = value
     return message
 
 

@@ -76,7 +76,7 @@ class SamplingParams:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> SamplingParams:
-        """Inverse of `to_json`, also of hand-written JSON. Raises InvalidRequestError for unknown or mistyped fields."""
+        """Inverse of `to_json`, of hand-written JSON too. Raises InvalidRequestError for unknown or mistyped fields."""
         known: dict[str, Any] = {}
         for name, value in raw.items():
             if name not in _FIELDS:

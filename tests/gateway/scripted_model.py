@@ -5,6 +5,7 @@
 `stall` sends one delta and then waits to be cancelled; `load N` sends N deltas as fast as it can.
 """
 
+import json
 import threading
 
 import autoglm_site
@@ -60,7 +61,7 @@ class TritonPythonModel:
         if verb == "refuse":
             raise InvalidRequestError("depth is 7, must be 6 or 12", param="depth")
         usage = Usage(prompt_tokens=10, image_tokens=sum(len(image.data) for image in chat.images))
-        graph = {"depth": 6, "request_id": chat.request_id}
+        graph = {"depth": 6, "request_id": chat.request_id, **json.loads(request.parameters() or "{}")}
         yield Started(usage=usage, dynamic_graph=graph)
         count = 0
         if verb == "stall":

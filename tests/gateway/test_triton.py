@@ -45,6 +45,14 @@ def test_the_plan_and_the_request_id_come_back_from_triton(triton_gateway: Gatew
     assert answer["dynamic_graph"]["request_id"].startswith("abc.")
 
 
+def test_the_callers_trace_reaches_triton(triton_gateway: Gateway):
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    for headers, seen in (({"traceparent": traceparent}, traceparent), ({"traceparent": "nonsense"}, None), ({}, None)):
+        answer = post(triton_gateway, chat_body("say ok"), headers=headers).json()
+        assert answer["dynamic_graph"].get("traceparent") == seen
+
+
 def test_a_refusal_of_the_model_keeps_its_status_code_and_field(triton_gateway: Gateway):
     error = refusal(post(triton_gateway, chat_body("refuse", stream=True)), 400)
 

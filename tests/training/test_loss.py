@@ -1,11 +1,10 @@
-"""The decoder's losses: distance-graded coordinates, and branches that do not see one another."""
+"""The decoder's losses: coordinates are graded by distance."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from autoglm_training.decoder_model import branch_mask, smooth_numbers
+from autoglm_training.decoder_model import smooth_numbers
 from autoglm_training.loss import answer_loss, point_targets
 
 NUMBERS = torch.arange(10, 1010)
@@ -36,12 +35,6 @@ def test_other_tokens_get_plain_cross_entropy() -> None:
     logits, target = torch.randn(5, 1200), torch.randint(0, 1200, (5,))
     ours = answer_loss(logits, target, torch.zeros(5, dtype=torch.bool), NUMBERS, VALUES)
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, target, reduction="none"))
-
-
-def test_branches_see_the_prefix_and_themselves_only() -> None:
-    mask = branch_mask(np.array([[0, 0, 1, 1, 2, 2]]))[0, 0]
-    assert mask[5].tolist() == [True, True, False, False, True, True]
-    assert mask[2].tolist() == [True, True, True, False, False, False]
 
 
 def test_neighbouring_numbers_start_alike() -> None:

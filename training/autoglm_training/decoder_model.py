@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoglm_backend.models.decoder import DecoderLayer, TextDecoder, init_weights, masked_attend
+from autoglm_backend.models.decoder import DecoderLayer, TextDecoder, init_weights
 from autoglm_backend.models.exits import ExitHeads
+from autoglm_training.attention import branch_products, causal_products
 from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT
 from autoglm_training.loop import Meter
 from autoglm_training.loss import answer_loss, exit_weight
@@ -21,7 +22,7 @@ from autoglm_training.tokenizer import NUM_NUMBERS
 EMBEDDING_STD = 0.05
 DEEP_NORM = 0.02
 """Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
-EMBEDDING_DROPOUT = 0.08
+EMBEDDING_DROPOUT = 0.1
 """Wordings are few and the model learns them by heart: some noise keeps it from hanging on single words."""
 POINT_WEIGHT = 4.0
 """A reply of thirty tokens holds two coordinates, and they are the hard ones."""
@@ -83,7 +84,10 @@ class TrainableDecoder(nn.Module):
         ids_BT = torch.from_numpy(batch.ids_BT)
         hidden = F.dropout(self.embed(ids_BT, media), EMBEDDING_DROPOUT, self.training)
         rotation = self.decoder.rotation(torch.from_numpy(batch.positions_3BT))
-        attend = masked_attend(None if batch.segments_BT is None else branch_mask(batch.segments_BT))
+        attend = causal_products()
+        if batch.num_branches:
+            real_BP = torch.from_numpy(batch.real_BT[:, : batch.prefix_length])
+            attend = branch_products(batch.prefix_length, batch.num_branches, real_BP)
         targets = torch.from_numpy(batch.targets_BT)[:, 1:]
         where = targets != IGNORE
         targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:][where]
@@ -129,16 +133,6 @@ class TrainableDecoder(nn.Module):
             if bool(points.any()):
                 off = (self.value_of_V[best[points]] - self.value_of_V[targets[points]]).abs()
                 meter.add(f"{name}_near20", float((off <= 20).float().mean()), float(points.sum()))
-
-
-def branch_mask(segments_BT: np.ndarray) -> Tensor:
-    """[B, 1, T, T] bool: a token sees the prefix (segment 0) and its own branch, never later tokens."""
-    segments = torch.from_numpy(segments_BT)
-    length = segments.shape[1]
-    same = segments[:, :, None] == segments[:, None, :]
-    prefix = (segments == 0)[:, None, :].expand(-1, length, -1)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    return ((same | prefix) & causal)[:, None]
 
 
 def smooth_numbers(size: int) -> Tensor:

@@ -18,7 +18,8 @@ from autoglm_training.checkpoint import load_training, save_training
 from autoglm_training.config.recipes import EXIT_DEPTHS, TEXT, DecoderStage, Recipe
 from autoglm_training.decoder_model import TrainableDecoder
 from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
-from autoglm_training.samples import Batch, RowBuilder, collate, text_row
+from autoglm_training.samples import Batch, RowBuilder, collate
+from autoglm_training.text_rows import text_row
 from autoglm_training.tokenizer import number_token_ids
 
 POOL_BATCHES = 24

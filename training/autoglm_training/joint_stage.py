@@ -19,8 +19,8 @@ from autoglm_training.config.recipes import JointStage, Recipe
 from autoglm_training.decoder_model import TrainableDecoder
 from autoglm_training.decoder_stage import sampled_depth, text_batches
 from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
-from autoglm_training.samples import Batch, RowBuilder, collate
-from autoglm_training.screen_rows import label_tokens, screen_row, seen_words
+from autoglm_training.samples import Batch, RowBuilder, collate, collate_branches
+from autoglm_training.screen_rows import HISTORY_SHARE, label_tokens, later_step_row, screen_row, seen_words
 from autoglm_training.screen_targets import ScreenSample, draw_screen
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.tokenizer import number_token_ids
@@ -146,7 +146,10 @@ def _screen_step(
     meter: Meter,
 ) -> None:
     taken = pool.take(rng, fresh, config.screens)
-    batch = collate([screen_row(builder, rng, seen.screen, "train", config.branches) for seen in taken])
+    if rng.random() < HISTORY_SHARE:
+        batch = collate([later_step_row(builder, rng, seen.screen, "train") for seen in taken])
+    else:
+        batch = collate_branches([screen_row(builder, rng, seen.screen, "train", config.branches) for seen in taken])
     embeddings = torch.cat([seen.embeddings_MD for seen in taken])
     words = seen_words(batch.ids_BT, builder.image, [seen.word_token_ids for seen in taken], table)
     with torch.autocast("cpu", torch.bfloat16):

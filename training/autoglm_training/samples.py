@@ -15,21 +15,24 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from autoglm_training.tokenizer import EOS_TOKENS, NUM_NUMBERS, number_token_ids, token_id
-from autoglm_training.world.elements import Split
-from autoglm_training.world.instructions import Task, text_task
+from autoglm_training.world.instructions import Task
 from autoglm_training.world.labels import APPS, LANGUAGES, names
-from autoglm_training.world.phrases import phrase
 from autoglm_training.world.sayings import answer, thought
-from autoglm_training.world.tasks import finish, type_text
+from autoglm_training.world.tasks import finish
 
 IGNORE = -100
 _POINT = re.compile(r"element=\[(\d+),(\d+)\]")
-_UNTYPEABLE = re.compile(r"""["\\'“”「」<>|\[\]{}]""")
-_TEXT_PARTS = ("launch", "back", "home", "type", "swipe_up", "swipe_down", "swipe_left", "swipe_right", "wait")
-_THEN = {
-    "en": ("{a}, then {b}", "{a} and then {b}", "first {a}, then {b}", "{a}, after that {b}", "{a} and {b}"),
-    "zh": ("{a}，然后{b}", "先{a}，再{b}", "{a}，接着{b}", "{a}，之后{b}", "{a}再{b}"),
+NOISY_SHARE = 0.4
+DECIDING = frozenset({
+    "up", "down", "left", "right", "back", "home", "top", "bottom", "on", "off", "more", "below", "above", "under",
+    "over", "previous", "next", "last", "first", "not", "cheapest", "expensive", "long", "double", "twice", "highest",
+    "lowest", "who", "what", "app", "open", "tap",
+}) | frozenset("上下左右前后返回退桌面主屏开关不第一二三四五六七八九长双两最高低贵便宜谁什么")  # fmt: skip
+FILLERS = {
+    "en": ("once", "a", "bit", "the", "please", "now", "again", "page", "screen", "just", "here", "this", "quickly"),
+    "zh": ("一下", "吧", "呀", "再", "就", "这个", "请", "快", "好", "页面", "啊"),
 }
+_UNTYPEABLE = re.compile(r"""["\\'“”「」<>|\[\]{}]""")
 
 
 @dataclass(slots=True)
@@ -126,9 +129,29 @@ def app_json(app: str) -> str:
     return json.dumps({"current_app": app}, ensure_ascii=False)
 
 
-def first_turn(rng: random.Random, task: Task) -> str:
+def first_turn(rng: random.Random, task: Task, noisy: bool = False) -> str:
     """The user's text of a first step: bare, or with the app in front, as phone agents send it."""
-    return task.instruction if rng.random() < 0.5 else f"{task.instruction}\n\n{app_json(task.app)}"
+    instruction = noisy_words(rng, task) if noisy and rng.random() < NOISY_SHARE else task.instruction
+    return instruction if rng.random() < 0.5 else f"{instruction}\n\n{app_json(task.app)}"
+
+
+def noisy_words(rng: random.Random, task: Task) -> str:
+    """The instruction with a word missing or a filler added: wordings are few, and without noise the model hangs its
+    answer on single words of them ("once" meant up). Words that decide, and all that the reply repeats, stay."""
+    if task.family.startswith(("type", "search", "wait")):
+        return task.instruction
+    chinese = task.language == "zh"
+    words = list(task.instruction) if chinese else task.instruction.split(" ")
+    said = f"{task.think} {task.action}".lower()
+    kept: list[str] = []
+    for word in words:
+        bare = word.strip(".,!?\"'。，！？").lower()
+        decides = bare in DECIDING or bare in said or not bare.isalpha()
+        if decides or rng.random() > 0.12:
+            kept.append(word)
+        if rng.random() < 0.05:
+            kept.append(rng.choice(FILLERS[task.language]))
+    return ("" if chinese else " ").join(kept) if len(kept) > len(words) // 2 else task.instruction
 
 
 def screen_info(app: str) -> str:
@@ -144,111 +167,65 @@ def random_app(rng: random.Random, language: str) -> str:
     return rng.choice((*names(APPS, LANGUAGES[LANGUAGES.index(language)]), "System Home"))  # type: ignore[arg-type]
 
 
-def text_row(builder: RowBuilder, rng: random.Random, split: Split) -> Row:
-    """A text-only conversation: one command, a later command, the step after a command, or two commands in order."""
-    row = Row()
-    builder.add_text(row, "[gMASK]<sop>")
-    kind = rng.random()
-    if kind < 0.66:
-        task = copy_task(builder, rng, split) if kind < 0.16 else text_task(rng, split, app=_front(rng))
-        builder.add_text(row, "<|user|>\n" + first_turn(rng, task))
-        builder.add_reply(row, task.reply)
-    elif kind < 0.78:
-        _earlier_turns(builder, row, rng, split)
-        task = text_task(rng, split, app=_front(rng))
-        builder.add_text(row, "<|user|>\n" + first_turn(rng, task))
-        builder.add_reply(row, task.reply)
-    elif kind < 0.88:
-        task = text_task(rng, split, app=_front(rng), family=rng.choice(_TEXT_PARTS))
-        builder.add_text(row, "<|user|>\n" + first_turn(rng, task))
-        builder.add_reply(row, task.reply)
-        builder.add_text(row, "<|user|>\n" + screen_info(random_app(rng, task.language)))
-        builder.add_reply(row, done_reply(task))
-    else:
-        _two_commands(builder, row, rng, split)
-    return row
-
-
-def copy_task(builder: RowBuilder, rng: random.Random, split: Split) -> Task:
-    """Typing of random tokens: what is copied must not be guessable, or copying is not learnt."""
-    language = rng.choice(LANGUAGES)
-    text = "".join(rng.choices(builder.copyable, k=rng.randint(1, 7))).strip() or "7"
-    sentence = phrase(rng, "type", language, split, {"x": text}, verbatim=frozenset("x"))
-    return Task(
-        family="type",
-        language=language,
-        instruction=sentence,
-        think=thought("type", language),
-        action=type_text(text),
-        app=_front(rng) or "System Home",
-    )
-
-
-def _front(rng: random.Random) -> str | None:
-    return random_app(rng, rng.choice(LANGUAGES)) if rng.random() < 0.5 else None
-
-
-def _earlier_turns(builder: RowBuilder, row: Row, rng: random.Random, split: Split) -> None:
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        earlier = text_task(rng, split, app=_front(rng))
-        builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier))
-        builder.add_reply(row, earlier.reply)
-        if earlier.action.startswith("do(") and rng.random() < 0.5:
-            builder.add_text(row, "<|user|>\n" + screen_info(random_app(rng, earlier.language)))
-            builder.add_reply(row, done_reply(earlier))
-
-
-def _two_commands(builder: RowBuilder, row: Row, rng: random.Random, split: Split) -> None:
-    language = rng.choice(LANGUAGES)
-    front = _front(rng)
-    first, second = (
-        text_task(rng, split, family=rng.choice(_TEXT_PARTS), language=language, app=front) for _ in range(2)
-    )
-    if first.instruction[-1] in "?？”\"'」" or ":" in first.instruction or "：" in first.instruction:
-        first = text_task(rng, split, family="launch", language=language, app=front)
-    both = rng.choice(_THEN[language]).format(a=first.instruction.rstrip(".!。！"), b=second.instruction)
-    app = front or "System Home"
-    builder.add_text(row, "<|user|>\n" + (f"{both}\n\n{app_json(app)}" if rng.random() < 0.8 else both))
-    builder.add_reply(row, first.reply)
-    builder.add_text(row, "<|user|>\n" + screen_info(random_app(rng, language)))
-    builder.add_reply(row, second.reply)
-    if rng.random() < 0.6:
-        builder.add_text(row, "<|user|>\n" + screen_info(random_app(rng, language)))
-        builder.add_reply(row, done_reply(second))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Padded rows. segments_BT is None when no row branches (plain causal attention)."""
+    """Padded rows.
+
+    prefix_length, num_branches: layout of rows that branch: that many prefix columns, then branches of equal width;
+    num_branches is 0 for plain causal rows.
+    """
 
     ids_BT: np.ndarray
     targets_BT: np.ndarray
     points_BT: np.ndarray
     positions_3BT: np.ndarray
-    segments_BT: np.ndarray | None
+    real_BT: np.ndarray
+    prefix_length: int = 0
+    num_branches: int = 0
 
 
 def collate(rows: list[Row]) -> Batch:
-    """Right-padded arrays; pads are never looked at by tokens before them and carry no loss."""
-    length = max(len(row.ids) for row in rows)
+    """Rows without branches, right-padded: pads are never looked at by tokens before them and carry no loss."""
+    return _fill(rows, [list(range(len(row.ids))) for row in rows], max(len(row.ids) for row in rows))
+
+
+def collate_branches(rows: list[Row]) -> Batch:
+    """Rows of one prefix and several branches: prefixes padded to one length, every branch to another."""
+    prefix = max(sum(segment == 0 for segment in row.segments) for row in rows)
+    branches = max(max(row.segments) for row in rows)
+    width = max(row.segments.count(branch) for row in rows for branch in range(1, branches + 1))
+    places: list[list[int]] = []
+    for row in rows:
+        used: dict[int, int] = {}
+        columns: list[int] = []
+        for segment in row.segments:
+            start = 0 if segment == 0 else prefix + (segment - 1) * width
+            columns.append(start + used.get(segment, 0))
+            used[segment] = used.get(segment, 0) + 1
+        places.append(columns)
+    return _fill(rows, places, prefix + branches * width, prefix, branches)
+
+
+def _fill(rows: list[Row], places: list[list[int]], length: int, prefix: int = 0, branches: int = 0) -> Batch:
     ids = np.zeros((len(rows), length), dtype=np.int64)
     targets = np.full((len(rows), length), IGNORE, dtype=np.int64)
     points = np.zeros((len(rows), length), dtype=bool)
-    segments = np.zeros((len(rows), length), dtype=np.int64)
+    real = np.zeros((len(rows), length), dtype=bool)
     positions = np.zeros((3, len(rows), length), dtype=np.int64)
-    for index, row in enumerate(rows):
-        count = len(row.ids)
-        ids[index, :count] = row.ids
-        targets[index, :count] = row.targets
-        points[index, :count] = row.points
-        segments[index, :count] = row.segments
-        positions[:, index, :count] = np.asarray(row.positions).T
+    for index, (row, columns) in enumerate(zip(rows, places, strict=True)):
+        ids[index, columns] = row.ids
+        targets[index, columns] = row.targets
+        points[index, columns] = row.points
+        real[index, columns] = True
+        positions[:, index, columns] = np.asarray(row.positions).T
     return Batch(
         ids_BT=ids,
         targets_BT=targets,
         points_BT=points,
         positions_3BT=positions,
-        segments_BT=segments if segments.any() else None,
+        real_BT=real,
+        prefix_length=prefix,
+        num_branches=branches,
     )
 
 

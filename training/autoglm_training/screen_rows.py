@@ -21,23 +21,20 @@ _THEN = {"en": "{a}, then {b}", "zh": "{a}，然后{b}"}
 
 
 def screen_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: Split, branches: int) -> Row:
-    """One screen: either several first-step questions about it, or a later step of a longer task."""
+    """One screen and several first-step questions about it."""
     grid = (screen.height_px // 28, screen.width_px // 28)
     row = Row()
-    if rng.random() < HISTORY_SHARE:
-        _later_step(builder, rng, row, screen, split, grid)
-        return row
     builder.add_text(row, "[gMASK]<sop><|user|>\n")
     builder.add_image(row, grid)
     for segment, task in enumerate(screen_tasks(rng, screen, split, branches), start=1):
-        builder.add_branch(row, segment, first_turn(rng, task), task.reply)
+        builder.add_branch(row, segment, first_turn(rng, task, True), task.reply)
     return row
 
 
-def _later_step(
-    builder: RowBuilder, rng: random.Random, row: Row, screen: Screen, split: Split, grid: tuple[int, int]
-) -> None:
-    """History without its pictures, then the newest screenshot, as phone agents send it."""
+def later_step_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: Split) -> Row:
+    """A later step of a longer task: history without its pictures, then the newest screenshot, as agents send it."""
+    grid = (screen.height_px // 28, screen.width_px // 28)
+    row = Row()
     task = screen_tasks(rng, screen, split, 1)[0]
     builder.add_text(row, "[gMASK]<sop>")
     kind = rng.random()
@@ -53,13 +50,14 @@ def _later_step(
         question, reply = screen_info(screen.app), done_reply(task)
     else:
         earlier = text_task(rng, split)
-        builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier))
+        builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier, True))
         builder.add_text(row, "<|assistant|>\n" + earlier.reply)
-        question, reply = first_turn(rng, task), task.reply
+        question, reply = first_turn(rng, task, True), task.reply
     builder.add_text(row, "<|user|>\n")
     builder.add_image(row, grid)
     builder.add_text(row, question)
     builder.add_reply(row, reply)
+    return row
 
 
 def label_tokens(builder: RowBuilder) -> Tensor:

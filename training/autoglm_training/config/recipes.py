@@ -103,12 +103,12 @@ class JointStage(DecoderStage):
     """Text, screens and speech in every step, each in a batch of its own."""
 
     screens: int = 4
-    fresh_screens: int = 2
+    fresh_screens: int = 1
     """Screens a step that were never seen; the others come again with new instructions."""
     branches: int = 8
     pool_screens: int = 1500
     speech_tokens: int = 1024
-    speech_every: int = 2
+    speech_every: int = 3
     screen_weight: float = 1.5
 
 

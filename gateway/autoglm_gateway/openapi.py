@@ -1,0 +1,176 @@
+"""The OpenAPI document of the HTTP API, served at /openapi.json."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from autoglm_gateway.openai_content import ROLES
+from autoglm_protocol.sampling import MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_FLAG: Json = {"type": "boolean"}
+_WHOLE: Json = {"type": "integer"}
+_OBJECT: Json = {"type": "object"}
+
+SETTINGS: Json = {
+    "model": {**_TEXT, "description": "one of GET /v1/models"},
+    "stream": _FLAG,
+    "stream_options": {
+        "type": "object",
+        "properties": {"include_usage": _FLAG, "continuous_usage_stats": _FLAG},
+        "description": "only with stream: true",
+    },
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 1},
+    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+    "top_k": {**_WHOLE, "minimum": -1, "default": 0},
+    "min_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+    "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+    "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+    "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 2, "default": 1},
+    "logit_bias": {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
+    "seed": _WHOLE,
+    "max_tokens": {**_WHOLE, "minimum": 1},
+    "max_completion_tokens": {**_WHOLE, "minimum": 1, "description": "wins over max_tokens"},
+    "min_tokens": {**_WHOLE, "minimum": 0, "default": 0},
+    "stop": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": MAX_STOP_STRINGS}]},
+    "stop_token_ids": {"type": "array", "items": _WHOLE},
+    "ignore_eos": _FLAG,
+    "include_stop_str_in_output": _FLAG,
+    "allowed_token_ids": {"type": "array", "items": _WHOLE},
+    "bad_words": {"type": "array", "items": _TEXT},
+    "logprobs": _FLAG,
+    "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
+    "n": {**_WHOLE, "minimum": 1, "maximum": MAX_CHOICES, "default": 1},
+    "depth": {"oneOf": [_WHOLE, _TEXT], "description": '"auto", "full" or a number of layers'},
+    "exit": {**_TEXT, "description": "exit mode"},
+    "enable_thinking": {**_FLAG, "default": True},
+    "reasoning_effort": {**_TEXT, "description": '"none" turns thinking off'},
+    "return_reasoning": {**_FLAG, "default": False, "description": "split <think>...</think> into reasoning_content"},
+    "include_reasoning": {**_FLAG, "description": "another word for return_reasoning"},
+    "max_reasoning_tokens": {**_WHOLE, "minimum": 0},
+    "thinking_token_budget": {**_WHOLE, "minimum": 0, "description": "another word for max_reasoning_tokens"},
+    "max_reasoning_steps": {**_WHOLE, "minimum": 0},
+    "chat_template_kwargs": _OBJECT,
+    "continue_final_message": _FLAG,
+    "add_generation_prompt": {**_FLAG, "default": True},
+    "priority": {**_WHOLE, "default": 0, "description": "lower runs sooner"},
+}
+"""Fields that every generating endpoint understands; a test holds them against openai_fields.py."""
+
+
+def document() -> Json:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "AutoGLM-Phone gateway", "version": version("autoglm-triton")},
+        "security": [{}, {"key": []}],
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _error(), "Message": _message()},
+        },
+        "paths": {
+            "/v1/chat/completions": _generates(
+                "Chat", ["messages"], {"messages": {"type": "array", "items": _ref("Message"), "minItems": 1}}
+            ),
+            "/v1/completions": _generates("Text completion", ["prompt"], {"prompt": _TEXT}),
+            "/v1/multimodal/completions": _generates(
+                "Completion with media in one plain body",
+                [],
+                {
+                    "prompt": _TEXT,
+                    "system": _TEXT,
+                    "image": {**_TEXT, "description": "base64 or URL"},
+                    "images": {"type": "array", "items": _TEXT},
+                    "audio": {**_TEXT, "description": "base64 or URL"},
+                    "audio_format": {"type": "string", "enum": ["wav", "mp3"]},
+                },
+            ),
+            "/v1/responses": _generates(
+                "Response",
+                ["input"],
+                {
+                    "input": {"oneOf": [_TEXT, {"type": "array", "items": _ref("Message")}]},
+                    "instructions": _TEXT,
+                    "max_output_tokens": {**_WHOLE, "minimum": 1},
+                    "reasoning": _OBJECT,
+                },
+            ),
+            "/v1/models": _reads("The served names"),
+            "/v1/models/{name}": _reads("One served name", parameter="name"),
+            "/health": _reads("Whether a request would be served", 503),
+            "/health/ready": _reads("Whether a request would be served", 503),
+            "/health/live": _reads("Whether the process lives"),
+            "/metrics": _reads("Prometheus metrics", media_type="text/plain"),
+            "/version": _reads("The gateway's version"),
+            "/openapi.json": _reads("This document"),
+        },
+    }
+
+
+def _generates(summary: str, required: list[str], properties: Json) -> Json:
+    body = {"type": "object", "required": ["model", *required], "properties": {**SETTINGS, **properties}}
+    answers = {
+        "200": {
+            "description": "whole, or a stream of server-sent events",
+            "content": {"application/json": {"schema": _OBJECT}, "text/event-stream": {"schema": _TEXT}},
+        }
+    }
+    for status in (400, 401, 404, 408, 413, 429, 500, 503):
+        answers[str(status)] = _refusal()
+    content = {"application/json": {"schema": body}}
+    return {"post": {"summary": summary, "requestBody": {"required": True, "content": content}, "responses": answers}}
+
+
+def _reads(summary: str, *statuses: int, parameter: str | None = None, media_type: str = "application/json") -> Json:
+    schema = _OBJECT if media_type == "application/json" else _TEXT
+    answers: Json = {"200": {"description": summary, "content": {media_type: {"schema": schema}}}}
+    operation: Json = {"summary": summary, "responses": answers}
+    if parameter is not None:
+        operation["parameters"] = [{"name": parameter, "in": "path", "required": True, "schema": _TEXT}]
+        statuses = (*statuses, 404)
+    for status in (*statuses, 401):
+        answers[str(status)] = _refusal()
+    return {"get": operation}
+
+
+def _refusal() -> Json:
+    return {"description": "refused", "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _error() -> Json:
+    nullable: Json = {"type": ["string", "null"]}
+    fields: Json = {"message": _TEXT, "type": _TEXT, "param": nullable, "code": nullable}
+    error = {"type": "object", "required": [*fields], "properties": fields}
+    return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _message() -> Json:
+    part: Json = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {
+            "type": {"type": "string", "enum": ["text", "image_url", "input_audio", "audio_url"]},
+            "text": _TEXT,
+            "image_url": {"type": "object", "required": ["url"], "properties": {"url": _TEXT}},
+            "audio_url": {"type": "object", "required": ["url"], "properties": {"url": _TEXT}},
+            "input_audio": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {"data": _TEXT, "format": {"type": "string", "enum": ["wav", "mp3"]}},
+            },
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {"type": "string", "enum": [*ROLES]},
+            "content": {"oneOf": [_TEXT, {"type": "array", "items": part}]},
+        },
+    }
