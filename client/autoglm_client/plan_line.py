@@ -11,7 +11,10 @@ _ENCODERS = {"vision_encoder": "vision", "speech_encoder": "speech"}
 
 
 def plan_line(reply: ActionReply) -> str:
-    """`24 of 24 layers · vision run · speech skipped · first token 412 ms · 38 tokens/s`; only what is known."""
+    """`24 of 24 layers · vision run · speech skipped · first token 412 ms · 38 tokens/s`; only what is known.
+
+    Tokens per second are over the whole answer, see `ActionReply.tokens_per_s`.
+    """
     parts = graph_parts(reply.dynamic_graph) if reply.dynamic_graph is not None else []
     if reply.first_token_s is not None:
         parts.append(f"first token {reply.first_token_s * 1000:.0f} ms")

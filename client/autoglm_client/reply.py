@@ -30,10 +30,13 @@ class ActionReply:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed after the first token; None when there is too little to measure."""
-        if self.first_token_s is None or self.usage.completion_tokens < 2 or self.duration_s <= self.first_token_s:
+        """Generated tokens over the whole time, the wait for the first included; None for an empty answer.
+
+        A rate after the first token cannot be known here: a message carries any number of tokens, the first one too.
+        """
+        if self.usage.completion_tokens == 0 or self.duration_s <= 0:
             return None
-        return (self.usage.completion_tokens - 1) / (self.duration_s - self.first_token_s)
+        return self.usage.completion_tokens / self.duration_s
 
     def to_json(self) -> dict[str, Any]:
         action = None if self.action is None else {"name": self.action.name, **self.action.arguments}

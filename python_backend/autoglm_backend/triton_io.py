@@ -7,7 +7,8 @@ Triton may import this file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +70,60 @@ def to_error_response(error: AutoglmError) -> Response:
 
 def call(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """One answer of another model of this server. Raises the AutoglmError that it answered with."""
-    return _unpack(_request(contract, tensors).exec(), contract)
+    response = _request(contract, tensors).exec()
+    if response.has_error():
+        raise _error_of(response, contract)
+    return _unpack(response)
 
 
-def stream(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Iterator[Tensors]:
+def stream(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Generator[Tensors, None, None]:
     """Every answer of a decoupled model of this server, blocking between them; raises as `call`.
 
-    Must be read to its end: Triton 2.51 has no way to abandon it.
+    Closing it early blocks until the model has ended its answer: Triton 2.51 has no way to abandon one.
     """
-    for response in _request(contract, tensors).exec(decoupled=True):
-        # the last one may be empty: it only carries the final flag
-        if response.has_error() or response.output_tensors():
-            yield _unpack(response, contract)
+    responses = _request(contract, tensors).exec(decoupled=True)
+    failure: AutoglmError | None = None
+    try:
+        for response in responses:
+            if response.has_error():
+                failure = _error_of(response, contract)
+            # the last one may be empty: it only carries the final flag
+            elif response.output_tensors():
+                yield _unpack(response)
+    except GeneratorExit:
+        for _ in responses:
+            pass
+        raise
+    finally:
+        _finished.add(responses)
+    if failure is not None:
+        raise failure
+
+
+class _FinishedIterators:
+    """BLS response iterators that were read to the end, kept until Triton has let go of them.
+
+    A thread of Triton 2.51's stub drops its own reference to a finished iterator without holding Python's global lock.
+    Were that the last reference, the tensors inside would be freed while other threads use the same heap, and the
+    process dies of it (within seconds at 32 streams). That thread answers `is_cancelled` too, in order: a fresh answer
+    proves that it is through with everything that ended before the question.
+    """
+
+    def __init__(self) -> None:
+        self._iterators: list[Any] = []
+        self._lock = threading.Lock()
+
+    def add(self, *iterators: Any) -> None:
+        with self._lock:
+            self._iterators += iterators
+
+    def take(self) -> list[Any]:
+        with self._lock:
+            taken, self._iterators = self._iterators, []
+            return taken
+
+
+_finished = _FinishedIterators()
 
 
 class Sender:
@@ -99,15 +142,25 @@ class Sender:
         self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def is_cancelled(self) -> bool:
-        """Whether the caller went away. A round trip to the server process, 60 to 240 us: never call it per token."""
-        return self._sender.is_cancelled()
+        """Whether the caller went away. A round trip to the server process, 60 to 240 us: never call it per token.
+
+        Only one thread may ask: a second question would share the first one's answer (see _FinishedIterators).
+        """
+        finished = _finished.take()
+        is_cancelled: bool = self._sender.is_cancelled()
+        if is_cancelled:
+            # maybe remembered from an earlier question, so it proves nothing
+            _finished.add(*finished)
+        return is_cancelled
 
 
 class Counter:
     """A Triton custom counter with at most one label."""
 
     def __init__(self, name: str, description: str, label: str | None = None) -> None:
-        self._family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        self._family: Any = pb_utils.MetricFamily(
+            name=name, description=description, kind=pb_utils.MetricFamily.COUNTER
+        )
         self._label = label
         self._metrics: dict[str, Any] = {}
 
@@ -120,6 +173,11 @@ class Counter:
         for value in values:
             self._metric(value)
 
+    def close(self) -> None:
+        """Must happen before the process ends: Triton's stub frees what is left after its own tear-down, and dies."""
+        self._metrics.clear()
+        self._family = None
+
     def _metric(self, value: str) -> Any:
         if value not in self._metrics:
             self._metrics[value] = self._family.Metric(labels={self._label: value} if self._label else {})
@@ -130,13 +188,16 @@ class Gauge:
     """A Triton custom gauge without labels."""
 
     def __init__(self, name: str, description: str) -> None:
-        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
         # a metric does not keep its family alive
-        self._family = family
-        self._metric = family.Metric(labels={})
+        self._family: Any = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
+        self._metric: Any = self._family.Metric(labels={})
 
     def set(self, value: float) -> None:
         self._metric.set(value)
+
+    def close(self) -> None:
+        """As `Counter.close`."""
+        self._metric = self._family = None
 
 
 def show(line: str) -> None:
@@ -165,13 +226,15 @@ def _pack(tensors: Mapping[str, NDArray[Any]]) -> list[Any]:
     return [pb_utils.Tensor(name, tensor) for name, tensor in tensors.items()]
 
 
-def _unpack(response: Response, contract: ModelContract) -> Tensors:
-    if response.has_error():
-        text = response.error().message()
-        error = from_wire_text(text)
-        if error is None:
-            log_error(f"model {contract.model} failed: {text}")
-            error = InternalError("a model of the server failed")
-        raise error
+def _unpack(response: Response) -> Tensors:
     tensors: Sequence[Any] = response.output_tensors()
     return {tensor.name(): tensor.as_numpy() for tensor in tensors}
+
+
+def _error_of(response: Response, contract: ModelContract) -> AutoglmError:
+    text = response.error().message()
+    error = from_wire_text(text)
+    if error is None:
+        log_error(f"model {contract.model} failed: {text}")
+        return InternalError("a model of the server failed")
+    return error

@@ -19,7 +19,22 @@ def test_only_what_is_known_is_said() -> None:
         first_token_s=0.5,
         duration_s=1.0,
     )
-    assert plan_line(reply) == "first token 500 ms · 20 tokens/s · cut off after 11 tokens"
+    assert plan_line(reply) == "first token 500 ms · 11 tokens/s · cut off after 11 tokens"
+
+
+def test_an_answer_in_one_message_has_a_rate_that_can_be_true() -> None:
+    reply = ActionReply(
+        text="",
+        thought=None,
+        action_text="",
+        action=None,
+        finish_reason=FinishReason.STOP,
+        usage=Usage(completion_tokens=13),
+        dynamic_graph=None,
+        first_token_s=0.26,
+        duration_s=0.26,
+    )
+    assert plan_line(reply) == "first token 260 ms · 50 tokens/s"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from autoglm_backend.models.config import CheckpointError, SpeechConfig
 from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
+from autoglm_backend.preprocess.audio import log_mel
 from autoglm_training.speech import synth
 from autoglm_training.speech.alphabet import Alphabet, edit_distance, spoken_form
 from autoglm_training.speech.augment import add_noise, augment, mask_mel, surround_with_silence
@@ -28,6 +30,7 @@ from autoglm_training.speech.features import (
     num_tokens,
 )
 from autoglm_training.speech.heads import IntentHead, NamedHead
+from autoglm_training.speech.heard import HeardClips, bind_embeddings, build_heard, heard_ids
 from autoglm_training.speech.practice import command_line, practice_line, task_line
 from autoglm_training.speech.synth import SynthesisError, Voice, random_voice, synthesise
 from autoglm_training.speech.token_stage import Pieces, TokenTrainer, merge_repeats
@@ -277,6 +280,67 @@ def test_the_second_stage_starts_from_the_first_and_resumes_itself(tmp_path: Pat
 def test_no_clips_say_where_they_were_looked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no clips of the train split"):
         load_corpus(tmp_path, "train")
+
+
+def spelling_encoder(num_pieces: int = 6) -> SpeechEncoder:
+    torch.manual_seed(0)
+    return SpeechEncoder(replace(SMALL, num_pieces=num_pieces)).eval()
+
+
+@pytest.mark.parametrize(
+    ("best", "heard"),
+    [
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+        ([3, 3, 0, 3], [0, 0, 3, 3]),
+        ([2, 0, 0, 5], [0, 0, 2, 5]),
+        ([1, 2, 2, 4], [0, 1, 2, 4]),
+    ],
+)
+def test_heard_pieces_stand_after_the_empty_slots(best: list[int], heard: list[int]) -> None:
+    encoder = spelling_encoder()
+    with torch.no_grad():
+        encoder.piece_head.weight.zero_()[:, :7] = torch.eye(7)
+        encoder.piece_head.bias.zero_()
+    tokens = torch.nn.functional.one_hot(torch.tensor([best]), 16).float()
+    assert encoder.hear(tokens).tolist() == [heard]
+
+
+def test_a_spelling_encoder_answers_with_embeddings_of_pieces() -> None:
+    encoder = spelling_encoder()
+    tokens = encoder(torch.randn(1, 61, 80))[0]
+    assert tokens.shape == (SMALL.num_tokens(61), 16)
+    rows = encoder.piece_embedding.weight
+    assert all(any(torch.equal(token, row) for row in rows) for token in tokens)
+
+
+def test_heard_ids_are_those_of_the_served_tokens() -> None:
+    encoder, piece_ids = spelling_encoder(), torch.arange(100, 107)
+    bind_embeddings(encoder, piece_ids, torch.randn(200, 16))
+    wave = noise_wave(9_000)
+    ids = heard_ids(encoder, piece_ids, [wave, noise_wave(12_000)])[0]
+    served = encoder(torch.from_numpy(log_mel(wave, 80))[None])[0]
+    assert torch.equal(encoder.piece_embedding(torch.tensor(ids) - 100), served)
+
+
+def test_a_spelling_encoder_survives_its_export(tmp_path: Path) -> None:
+    encoder = spelling_encoder()
+    export_speech(encoder, tmp_path)
+    loaded = load_speech_encoder(tmp_path)
+    assert loaded is not None
+    assert loaded.config.num_pieces == 6
+    assert torch.allclose(loaded.piece_head.weight, encoder.piece_head.weight, atol=1e-2)
+
+
+@needs_espeak
+def test_heard_clips_come_with_their_tasks(tmp_path: Path) -> None:
+    encoder, shard = spelling_encoder(), tmp_path / "tasks-test-000.npz"
+    build_shard(shard, task_line, "test", 0, num_clips=3)
+    build_heard(encoder, torch.arange(7), [shard], tmp_path / "heard-test.jsonl", "test")
+    clips = HeardClips("test", seed=0, directory=tmp_path)
+    assert len(clips) == 3
+    for _, (task, ids) in zip(range(6), clips, strict=False):
+        assert task.speakable
+        assert set(ids) <= set(range(7))
 
 
 def test_the_intent_of_a_padded_clip_is_that_of_the_clip() -> None:

@@ -145,6 +145,8 @@ class _Gauges:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
+        for gauge in (self._running, self._waiting, self._kv_usage):
+            gauge.close()
 
     def _loop(self) -> None:
         shown: tuple[float, float, float] | None = None

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from autoglm_backend import triton_io
@@ -39,8 +38,11 @@ _log = logging.getLogger(__name__)
 class PhoneDoorway:
     """max_streams: streams at once; one more is refused."""
 
-    def __init__(self, pipeline: Pipeline, stages: TritonStages, *, max_streams: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, stages: TritonStages, observer: _TritonObserver, *, max_streams: int
+    ) -> None:
         self._pipeline = pipeline
+        self._observer = observer
         self._stages = stages
         self._max_streams = max_streams
         self._free = threading.Semaphore(max_streams)
@@ -61,6 +63,7 @@ class PhoneDoorway:
     def finalize(self) -> None:
         self._threads.shutdown(wait=True)
         self._watcher.stop()
+        self._observer.close()
 
     def _serve(self, request: Any, sender: triton_io.Sender) -> None:
         handle = RequestHandle()
@@ -137,6 +140,10 @@ class _TritonObserver:
     def ended(self, outcome: str) -> None:
         self._add(self._outcomes, outcome)
 
+    def close(self) -> None:
+        for counter in (self._runs, self._skips, self._exits, self._hits, self._outcomes):
+            counter.close()
+
     def _add(self, counter: triton_io.Counter, value: str) -> None:
         with self._lock:
             counter.add(value)
@@ -146,32 +153,25 @@ def open_phone(args: Mapping[str, str]) -> PhoneDoorway:
     with start.clear_start_errors():
         arguments = triton_io.ModelArguments.from_triton(args)
         parameters = arguments.parameters
-        stages = TritonStages()
-        pipeline = _pipeline(
-            start.checkpoint_dir(arguments),
-            stages,
-            context_limit=_context_limit(arguments),
-            cache_bytes=int(parameters.get("embedding_cache_bytes", EMBEDDING_CACHE_BYTES)),
+        checkpoint_dir = start.checkpoint_dir(arguments)
+        config = load_model_config(checkpoint_dir)
+        facts = load_checkpoint_facts(checkpoint_dir, config.text.num_layers)
+        speech = load_speech_config(checkpoint_dir / "speech" / "speech_config.json") if facts.has_speech else None
+        template = load_chat_template(checkpoint_dir, config)
+        cache = EmbeddingCache(int(parameters.get("embedding_cache_bytes", EMBEDDING_CACHE_BYTES)))
+        stages, observer = TritonStages(), _TritonObserver(facts)
+        pipeline = Pipeline(
+            template=template,
+            tokens=template.tokenizer.token_table(config.eos_token_ids),
+            reader=MediaReader(load_image_config(checkpoint_dir), speech, cache),
+            stages=stages,
+            checkpoint=facts,
+            profile=Profile.from_environment(os.environ),
+            context_tokens=min(config.text.max_positions, _context_limit(arguments)),
+            executor=ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="encode"),
+            observer=observer,
         )
-        return PhoneDoorway(pipeline, stages, max_streams=int(parameters.get("max_streams", MAX_STREAMS)))
-
-
-def _pipeline(checkpoint_dir: Path, stages: TritonStages, *, context_limit: int, cache_bytes: int) -> Pipeline:
-    config = load_model_config(checkpoint_dir)
-    facts = load_checkpoint_facts(checkpoint_dir, config.text.num_layers)
-    speech = load_speech_config(checkpoint_dir / "speech" / "speech_config.json") if facts.has_speech else None
-    template = load_chat_template(checkpoint_dir, config)
-    return Pipeline(
-        template=template,
-        tokens=template.tokenizer.token_table(config.eos_token_ids),
-        reader=MediaReader(load_image_config(checkpoint_dir), speech, EmbeddingCache(cache_bytes)),
-        stages=stages,
-        checkpoint=facts,
-        profile=Profile.from_environment(os.environ),
-        context_tokens=min(config.text.max_positions, context_limit),
-        executor=ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="encode"),
-        observer=_TritonObserver(facts),
-    )
+        return PhoneDoorway(pipeline, stages, observer, max_streams=int(parameters.get("max_streams", MAX_STREAMS)))
 
 
 def _context_limit(arguments: triton_io.ModelArguments) -> int:

@@ -24,8 +24,15 @@ class TritonStages:
         return triton_io.call(SPEECH_ENCODER, {"mel": mel_FC})["embeddings"]
 
     def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:
-        for tensors in triton_io.stream(TEXT_DECODER, decode_to_tensors(request)):
-            yield event_from_tensors(tensors)
+        answers = triton_io.stream(TEXT_DECODER, decode_to_tensors(request))
+        try:
+            for tensors in answers:
+                yield event_from_tensors(tensors)
+        except BaseException:
+            self.cancel(request.tag)
+            raise
+        finally:
+            answers.close()
 
     def cancel(self, tag: str) -> None:
         for _ in triton_io.stream(TEXT_DECODER, cancel_to_tensors(tag)):

@@ -91,6 +91,8 @@ class SpeechConfig:
     frames_per_token: int
     """Encoder frames of 20 ms that are stacked into one decoder token (4: 12.5 tokens a second)."""
     out_hidden_size: int
+    num_pieces: int = 0
+    """Text pieces that the encoder spells; 0: the projector's tokens go to the decoder as they are."""
     rope_theta: float = 10000.0
     rotary_fraction: float = 0.5
     layer_norm_eps: float = 1e-5

@@ -4,6 +4,10 @@ Log-mel frames of 10 ms pass two convolutions (the second halves the rate), rota
 positions, and a projector that stacks frames into decoder tokens, so a two-second command costs two seconds of work and
 not a padded half minute. Weights live in the checkpoint's `speech/` sidecar.
 
+With `num_pieces` the tokens are discrete: each slot is read as one of the decoder's own text pieces or as empty
+(greedy CTC), and what was heard is handed on as those pieces' embeddings, right-aligned after empty slots. The decoder
+then reads speech as typed text; the number of tokens still follows from the clip's length alone.
+
 Shape legend: F mel frames (10 ms), S encoder frames (20 ms), A speech tokens, D hidden, H heads, d head dimension.
 """
 
@@ -67,6 +71,10 @@ class SpeechEncoder(nn.Module):
         stacked = config.hidden_size * config.frames_per_token
         self.projector_in = nn.Linear(stacked, config.out_hidden_size)
         self.projector_out = nn.Linear(config.out_hidden_size, config.out_hidden_size)
+        if config.num_pieces:
+            # Class and row 0 are the empty slot.
+            self.piece_head = nn.Linear(config.out_hidden_size, config.num_pieces + 1)
+            self.piece_embedding = nn.Embedding(config.num_pieces + 1, config.out_hidden_size)
 
     def encode_frames(self, mel_BFC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         """Encoder frames [B, ceil(F / 2), D] (training reads characters from them with CTC).
@@ -99,8 +107,18 @@ class SpeechEncoder(nn.Module):
         stacked = hidden_BSD.reshape(hidden_BSD.shape[0], -1, group * hidden_BSD.shape[-1])
         return self.projector_out(F.gelu(self.projector_in(stacked)))
 
+    def hear(self, tokens_BAD: Tensor) -> Tensor:
+        """Heard pieces [B, A] of projected tokens: greedy CTC, right-aligned, 0 in the empty slots before them."""
+        best_BA = self.piece_head(tokens_BAD).argmax(-1)
+        before_BA = F.pad(best_BA[:, :-1], (1, 0))
+        heard_BA = (best_BA != 0) & (best_BA != before_BA)
+        order_BA = heard_BA.int().argsort(dim=1, stable=True)
+        return torch.where(heard_BA, best_BA, 0).gather(1, order_BA)
+
     def forward(self, mel_BFC: Tensor) -> Tensor:
-        return self.project(self.encode_frames(mel_BFC))
+        """Speech tokens [B, A, out_hidden] for the decoder."""
+        tokens_BAD = self.project(self.encode_frames(mel_BFC))
+        return self.piece_embedding(self.hear(tokens_BAD)) if self.config.num_pieces else tokens_BAD
 
 
 def load_speech_encoder(checkpoint_dir: Path) -> SpeechEncoder | None:

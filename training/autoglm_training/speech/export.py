@@ -1,6 +1,6 @@
-"""The trained speech encoder as a checkpoint's `speech/` sidecar, and the frames that the decoder stage trains on.
+"""The trained speech encoder as a checkpoint's `speech/` sidecar, and what it hears for the decoder's training.
 
-python -m autoglm_training.speech.export --run runs/speech --checkpoint runs/speech/export
+python -m autoglm_training.speech.export --run runs/speech --run-dir runs/tiny-cpu --checkpoint DIR [--heard]
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
-from autoglm_backend.models.speech import (
-    CONFIG_NAME,
-    SPEECH_DIR,
-    WEIGHTS_NAME,
-    SpeechEncoder,
-    load_speech_encoder,
-)
-from autoglm_training.config.recipes import SPEECH
-from autoglm_training.speech.features import build_features
+from autoglm_backend.models.speech import CONFIG_NAME, SPEECH_DIR, WEIGHTS_NAME, SpeechEncoder
+from autoglm_training.speech.heard import bind_embeddings, build_heard, piece_encoder
+
+EMBEDDING_NAME = "decoder.embed_tokens.weight"
 
 
 def export_speech(encoder: SpeechEncoder, checkpoint_dir: Path) -> Path:
@@ -37,25 +33,31 @@ def export_speech(encoder: SpeechEncoder, checkpoint_dir: Path) -> Path:
     return folder
 
 
-def trained_encoder(run: Path) -> SpeechEncoder:
-    """The encoder of the second stage's file. Raises FileNotFoundError."""
-    encoder = SpeechEncoder(SPEECH)
-    encoder.load_state_dict(torch.load(run / "tokens.pt", weights_only=True)["encoder"])
+def speech_for_decoder(speech_run: Path, tokenizer: Tokenizer, embeddings_VD: torch.Tensor) -> SpeechEncoder:
+    """The trained encoder that speaks to a decoder with these token embeddings, ready for `export_speech`."""
+    encoder, piece_ids = piece_encoder(speech_run, tokenizer)
+    bind_embeddings(encoder, piece_ids, embeddings_VD)
     return encoder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the speech stages")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the decoder stages")
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--heard", action="store_true", help="also write heard-*.jsonl for the decoder's training")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    export_speech(trained_encoder(options.run), options.checkpoint)
-    # Read back: the decoder shall train on what the rounded weights say.
-    encoder = load_speech_encoder(options.checkpoint)
-    assert encoder is not None
-    for split in ("train", "test"):
-        build_features(encoder, options.run, split)
+    tokenizer = Tokenizer.from_file(str(options.run_dir / "tokenizer.json"))
+    decoder = next(path for name in ("decoder.pt", "decoder_text.pt") if (path := options.run_dir / name).exists())
+    # Our own file: it holds Python's random state, which the weights-only loader refuses.
+    embeddings_VD = torch.load(decoder, map_location="cpu", weights_only=False)["modules"]["model"][EMBEDDING_NAME]
+    export_speech(speech_for_decoder(options.run, tokenizer, embeddings_VD), options.checkpoint)
+    if options.heard:
+        encoder, piece_ids = piece_encoder(options.run, tokenizer)
+        for split in ("test", "train"):
+            shards = sorted(options.run.glob(f"tasks-{split}-*.npz"))
+            build_heard(encoder, piece_ids, shards, options.run / f"heard-{split}.jsonl", split)
 
 
 if __name__ == "__main__":
