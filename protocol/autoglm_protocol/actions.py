@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 COORDINATE_MAX = 999
 
@@ -95,7 +95,7 @@ def parse_action(text: str) -> Action:
 
 
 def _point(name: str, key: str, value: Any) -> tuple[int, int]:
-    is_pair = isinstance(value, list | tuple) and len(value) == 2
-    if not is_pair or not all(isinstance(v, int) and 0 <= v <= COORDINATE_MAX for v in value):
+    pair = tuple(cast("list[Any]", value)) if isinstance(value, list | tuple) else ()
+    if len(pair) != 2 or not all(isinstance(v, int) and 0 <= v <= COORDINATE_MAX for v in pair):
         raise ActionError(f"{name} needs {key}=[x,y] with whole numbers from 0 to {COORDINATE_MAX}, got {value!r}")
-    return int(value[0]), int(value[1])
+    return int(pair[0]), int(pair[1])

@@ -127,11 +127,12 @@ def _typed(name: str, value: Any) -> Any:
     if name == "stop" and isinstance(value, str):
         return (value,)
     element = str if name in ("stop", "bad_words") else int
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(v, element) and not isinstance(v, bool) for v in value
-    ):
+    if not isinstance(value, list | tuple):
         raise wrong
-    return tuple(value)
+    items = tuple(cast("list[Any]", value))
+    if not all(isinstance(item, element) and not isinstance(item, bool) for item in items):
+        raise wrong
+    return items
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

@@ -15,7 +15,9 @@ import numpy as np
 
 from autoglm_protocol.errors import InvalidRequestError
 
-Tensors = dict[str, np.ndarray]
+Array = np.ndarray[Any, Any]
+"""A tensor whose type and shape `TensorSpec` says."""
+Tensors = dict[str, Array]
 
 _NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 
@@ -37,7 +39,7 @@ class ModelContract:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def check_inputs(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def check_inputs(self, tensors: Mapping[str, Array]) -> None:
         """Raise InvalidRequestError naming the tensor that is missing, or has a wrong type or shape."""
         for spec in self.inputs:
             tensor = tensors.get(spec.name)
@@ -187,19 +189,19 @@ TEXT_DECODER = ModelContract(
 CONTRACTS = (AUTOGLM_PHONE, VISION_ENCODER, SPEECH_ENCODER, TEXT_DECODER)
 
 
-def json_tensor(value: Any) -> np.ndarray:
+def json_tensor(value: Any) -> Array:
     """A JSON document as a BYTES tensor of one element."""
     return bytes_tensor([json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()])
 
 
-def bytes_tensor(items: Sequence[bytes]) -> np.ndarray:
+def bytes_tensor(items: Sequence[bytes]) -> Array:
     # np.array([...], dtype=object) would look into a single bytes object; filling an empty array never does.
-    tensor = np.empty(len(items), dtype=np.object_)
+    tensor: Array = np.empty(len(items), dtype=np.object_)
     tensor[:] = items
     return tensor
 
 
-def read_json(tensors: Mapping[str, np.ndarray], name: str, default: Any) -> Any:
+def read_json(tensors: Mapping[str, Array], name: str, default: Any) -> Any:
     """The JSON document of a BYTES tensor, `default` when it is absent. Raises InvalidRequestError."""
     tensor = tensors.get(name)
     if tensor is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from autoglm_protocol.events import (
 )
 from autoglm_protocol.plan import ExecutionPlan
 from autoglm_protocol.sampling import SamplingParams
-from autoglm_protocol.tensors import Tensors, as_bytes, bytes_tensor, json_tensor, read_json
+from autoglm_protocol.tensors import Array, Tensors, as_bytes, bytes_tensor, json_tensor, read_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class DecodeRequest:
     """What the decoder needs of a request: ids, where media stand, their embeddings, and how to go on."""
 
     tag: str
-    prompt_ids: np.ndarray
+    prompt_ids: Array
     """int32 [T], one placeholder per media token."""
     image_grids: tuple[tuple[int, int], ...] = ()
     """Rows and columns of each picture in merged tokens."""
-    embeddings_MD: np.ndarray | None = None
+    embeddings_MD: Array | None = None
     """float32 [media tokens, hidden], None for text only."""
     media_hashes: tuple[bytes, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -72,14 +72,15 @@ def chat_to_tensors(request: ChatRequest) -> Tensors:
     return tensors
 
 
-def chat_from_tensors(tensors: Mapping[str, np.ndarray], *, request_id: str, model: str) -> ChatRequest:
+def chat_from_tensors(tensors: Mapping[str, Array], *, request_id: str, model: str) -> ChatRequest:
     """Read what `chat_to_tensors` or a raw Triton client wrote. Raises InvalidRequestError naming the field."""
     images = [as_bytes(item) for item in tensors.get("images", ())]
     audios = [as_bytes(item) for item in tensors.get("audios", ())]
     raw_messages = read_json(tensors, "messages", None)
     if not isinstance(raw_messages, list) or not raw_messages:
         raise InvalidRequestError("messages must be a list with at least one message", param="messages")
-    messages = [_message(raw, index, images, audios) for index, raw in enumerate(raw_messages)]
+    listed = cast("list[Any]", raw_messages)
+    messages = [_message(raw, index, images, audios) for index, raw in enumerate(listed)]
     if (images or audios) and not any(not isinstance(p, TextPart) for m in messages for p in m.parts):
         messages = _media_before_last_user(messages, images, audios)
     return ChatRequest(
@@ -113,7 +114,7 @@ def cancel_to_tensors(tag: str) -> Tensors:
     return {"tag": bytes_tensor([tag.encode()]), "cancel": bytes_tensor([b"1"])}
 
 
-def decode_from_tensors(tensors: Mapping[str, np.ndarray]) -> DecodeRequest:
+def decode_from_tensors(tensors: Mapping[str, Array]) -> DecodeRequest:
     """Raises InvalidRequestError naming the tensor."""
     if "prompt_ids" not in tensors:
         raise InvalidRequestError("input tensor prompt_ids is missing", param="prompt_ids")
@@ -138,7 +139,9 @@ def decode_from_tensors(tensors: Mapping[str, np.ndarray]) -> DecodeRequest:
 
 def event_to_tensors(event: StreamEvent) -> Tensors:
     """Failed has no tensors: it travels as a Triton error (`errors.wire_text`)."""
-    text, token_ids, body = "", (), {}
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    body: dict[str, Any]
     if isinstance(event, Started):
         body = {"type": "started", "usage": event.usage.to_json(), "dynamic_graph": dict(event.dynamic_graph)}
     elif isinstance(event, TokenDelta):
@@ -166,7 +169,7 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
     }
 
 
-def event_from_tensors(tensors: Mapping[str, np.ndarray]) -> StreamEvent:
+def event_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent:
     body = read_json(tensors, "event", None)
     kind = body["type"]
     if kind == "delta":
@@ -192,45 +195,45 @@ def event_from_tensors(tensors: Mapping[str, np.ndarray]) -> StreamEvent:
     raise ValueError(f"unknown event type {kind!r}")
 
 
-def _object(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+def _object(tensors: Mapping[str, Array], name: str) -> dict[str, Any]:
     value = read_json(tensors, name, {})
     if not isinstance(value, dict):
         raise InvalidRequestError(f"input tensor {name} must be a JSON object", param=name)
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _message(raw: Any, index: int, images: list[bytes], audios: list[bytes]) -> Message:
     where = f"messages[{index}]"
     if not isinstance(raw, dict):
         raise InvalidRequestError(f"{where} must be an object", param=where)
-    try:
-        role = Role(raw.get("role"))
-    except ValueError:
-        roles = ", ".join(r.value for r in Role)
-        raise InvalidRequestError(
-            f"{where}.role is {raw.get('role')!r}, must be one of {roles}", param=f"{where}.role"
-        ) from None
-    content = raw.get("content")
+    fields_of = cast("dict[str, Any]", raw)
+    said = fields_of.get("role")
+    if said not in _ROLES:
+        roles = ", ".join(_ROLES)
+        raise InvalidRequestError(f"{where}.role is {said!r}, must be one of {roles}", param=f"{where}.role")
+    content = fields_of.get("content")
     if isinstance(content, str):
-        return Message(role=role, parts=(TextPart(text=content),))
+        return Message(role=Role(said), parts=(TextPart(text=content),))
     if not isinstance(content, list):
         raise InvalidRequestError(f"{where}.content must be a string or a list of parts", param=f"{where}.content")
-    parts = tuple(_part(part, f"{where}.content[{i}]", images, audios) for i, part in enumerate(content))
-    return Message(role=role, parts=parts)
+    listed = cast("list[Any]", content)
+    parts = tuple(_part(part, f"{where}.content[{i}]", images, audios) for i, part in enumerate(listed))
+    return Message(role=Role(said), parts=parts)
 
 
 def _part(raw: Any, where: str, images: list[bytes], audios: list[bytes]) -> Part:
-    kind = raw.get("type") if isinstance(raw, dict) else None
-    if kind == "text" and isinstance(raw.get("text"), str):
-        return TextPart(text=raw["text"])
+    part = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+    kind = part.get("type")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return TextPart(text=part["text"])
     if kind in ("image", "audio"):
         items = images if kind == "image" else audios
-        at = raw.get("index")
+        at = part.get("index")
         if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < len(items):
             raise InvalidRequestError(
                 f"{where}.index is {at!r}, but the tensor {kind}s holds {len(items)} items", param=f"{where}.index"
             )
-        return ImagePart(data=items[at]) if kind == "image" else AudioPart(data=items[at], format=raw.get("format"))
+        return ImagePart(data=items[at]) if kind == "image" else AudioPart(data=items[at], format=part.get("format"))
     raise InvalidRequestError(f"{where} must be a text, image or audio part", param=where)
 
 
@@ -257,6 +260,7 @@ def _options(raw: dict[str, Any]) -> ChatOptions:
     return ChatOptions(**raw)
 
 
+_ROLES = tuple(role.value for role in Role)
 _DEFAULT_OPTIONS = ChatOptions()
 _OPTION_FIELDS = {f.name for f in fields(ChatOptions)}
 

@@ -2,14 +2,20 @@
 
 import ast
 import sys
-from importlib.metadata import files, requires
+from importlib.metadata import PackageNotFoundError, files, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _ROOT = Path(__file__).parents[2]
+_EXTRAS = ("server", "client", "train", "bench", "deploy")
 _INSIDE_TRITON = {"triton_python_backend_utils", "autoglm_site"}  # the Python backend brings them
 
 
@@ -31,6 +37,17 @@ def test_every_import_is_declared(package: str, extra: str):
     assert not undeclared, f"add to the extra {extra!r} in pyproject.toml"
 
 
+def test_every_import_of_the_tests_is_declared():
+    groups = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    declared = {Requirement(text).name for text in groups["dev"]}
+    declared |= {name for extra in _EXTRAS for name in _declared(extra)}
+    provided = {module for distribution in declared for module in _modules(distribution)}
+
+    undeclared = _third_party_imports(_ROOT / "tests") - provided
+
+    assert not undeclared - {"tests", "tomli"}, "add to the group dev in pyproject.toml"
+
+
 def _declared(extra: str) -> set[str]:
     """The distributions that autoglm-triton[extra] names, extras of its own followed."""
     names: set[str] = set()
@@ -47,7 +64,11 @@ def _declared(extra: str) -> set[str]:
 
 def _modules(distribution: str) -> set[str]:
     """The top-level modules that an installed distribution brings."""
-    return {path.parts[0].split(".")[0] for path in files(distribution) or [] if path.suffix in (".py", ".so")}
+    try:
+        found = files(distribution) or []
+    except PackageNotFoundError:  # declared for another Python version
+        return set()
+    return {path.parts[0].split(".")[0] for path in found if path.suffix in (".py", ".so")}
 
 
 def _third_party_imports(package: Path) -> set[str]:

@@ -148,6 +148,7 @@ def export_checkpoint(
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors writes files that only their owner may read
     partial.replace(path)
 
 

@@ -52,7 +52,7 @@ def apply_gradients(optimizer: torch.optim.AdamW, config: StageConfig, step: int
 
 def _draw_forever(draw: Draw, seed: int, out: Any) -> None:
     torch.set_num_threads(1)
-    os.nice(3)
+    os.nice(2)
     rng = random.Random(seed)
     trainer = multiprocessing.parent_process()
     while True:

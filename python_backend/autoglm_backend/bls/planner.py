@@ -162,7 +162,9 @@ def _exit_mode(value: str | None, depth: int | None, checkpoint: CheckpointFacts
     if mode is ExitMode.LOSSLESS and not checkpoint.exits:
         raise InvalidRequestError('exit "lossless" needs exit heads, and this checkpoint has none', param="exit")
     if mode is ExitMode.LOSSLESS and depth not in (None, checkpoint.num_layers):
-        raise InvalidRequestError(f'exit "lossless" answers as full depth does, so depth cannot be {depth}', param="exit")
+        raise InvalidRequestError(
+            f'exit "lossless" answers as full depth does, so depth cannot be {depth}', param="exit"
+        )
     return mode
 
 

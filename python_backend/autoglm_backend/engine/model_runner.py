@@ -80,7 +80,8 @@ class ModelRunner:
         rows = sorted(rows, key=lambda row: -row.sequence.depth)
         drafting = any(row.num_drafts for row in rows)
         border = [last for _, last in self.segments].index(exit_depth) + 1 if drafting else len(self.segments)
-        step = _Step(runner=self, judgements=[])
+        judgements: list[Judgement] = []
+        step = _Step(runner=self, judgements=judgements)
         alive, hidden_TD = step.run_segments(rows, self._embed(rows), 0, border)
         times: list[PassTime] = []
         if drafting:
@@ -91,7 +92,7 @@ class ModelRunner:
             times.append(self._time(alive, self.decoder.config.num_layers - exit_depth, middle, time.perf_counter()))
         elif all(row.count == 1 for row in rows) and rows:
             times.append(self._time(rows, rows[0].sequence.depth, began, time.perf_counter()))
-        return StepResult(judgements=tuple(step.judgements), times=tuple(times))
+        return StepResult(judgements=tuple(judgements), times=tuple(times))
 
     def _time(self, rows: Seq[Row], num_layers: int, began: float, ended: float) -> PassTime:
         num_drafts = max((row.num_drafts for row in rows), default=0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from autoglm_protocol.events import FinishReason, StreamEvent
 from autoglm_protocol.sampling import SamplingParams
+from autoglm_protocol.tensors import Array
 
 Emit = Callable[[StreamEvent], None]
 
@@ -37,12 +38,12 @@ class Prompt:
     """What all choices of one request share."""
 
     ids: tuple[int, ...]
-    positions_3T: np.ndarray
+    positions_3T: Array
     """int64 [3, T]."""
     rope_delta: int
     """A generated token at index i stands at position i + rope_delta on all three axes."""
     media: tuple[MediaSpan, ...] = ()
-    embeddings_MD: np.ndarray | None = None
+    embeddings_MD: Array | None = None
     """float32, one row per media token in prompt order."""
 
 
@@ -155,7 +156,7 @@ class Sequence:
             return FinishReason.LENGTH
         return None
 
-    def positions(self, start: int, stop: int) -> np.ndarray:
+    def positions(self, start: int, stop: int) -> Array:
         """M-RoPE positions int64 [3, stop - start] of tokens [start, stop)."""
         if stop <= self.num_prompt:
             return self.prompt.positions_3T[:, start:stop]

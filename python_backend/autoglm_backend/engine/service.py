@@ -76,7 +76,8 @@ class DecoderService:
             clock=time.monotonic,
         )
         tokens = added_tokens(checkpoint_dir)
-        media_ids = frozenset({config.image_token_id, *([tokens[AUDIO_TOKEN]] if AUDIO_TOKEN in tokens else [])})
+        audio_ids = [tokens[AUDIO_TOKEN]] if AUDIO_TOKEN in tokens else []
+        media_ids = frozenset[int]([config.image_token_id, *audio_ids])
         think_ids = (tokens["<think>"], tokens["</think>"]) if {"<think>", "</think>"} <= tokens.keys() else None
         runner = ModelRunner(decoder, exits, cache, segments, media_ids)
         engine = Engine(

@@ -127,5 +127,6 @@ def init_weights(decoder: TextDecoder, std: float = 0.02) -> None:
                 module.bias.zero_()
     quiet = (2 * decoder.config.num_layers) ** -0.5
     for layer in decoder.layers:
+        assert isinstance(layer, DecoderLayer)
         layer.post_self_attn_layernorm.weight.fill_(quiet)
         layer.post_mlp_layernorm.weight.fill_(quiet)
