@@ -1,4 +1,4 @@
-.PHONY: help setup serve test check fix test-gpu bench constraints clean
+.PHONY: help setup serve test check fix test-gpu bench constraints proto clean
 PYTHON := .venv/bin/python
 
 help: ## list these verbs
@@ -30,6 +30,9 @@ bench: setup ## every benchmark in benchmarks/, one after the other
 
 constraints: setup ## resolve constraints.txt anew; ARGS=--upgrade takes the newest versions
 	scripts/compile_constraints.sh $(ARGS)
+
+proto: setup ## generate the gRPC stubs anew
+	$(PYTHON) -m grpc_tools.protoc -I protocol --python_out=protocol --pyi_out=protocol --grpc_python_out=protocol protocol/autoglm_protocol/grpc/autoglm.proto
 
 clean: ## remove .venv, caches and build output
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
