@@ -130,7 +130,7 @@ class Sender:
     """The answer stream of one decoupled request. `close` must be called exactly once, whatever happened before."""
 
     def __init__(self, request: Request) -> None:
-        self._sender = request.get_response_sender()
+        self._sender: Any = request.get_response_sender()
 
     def send(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         self._sender.send(to_response(tensors))
@@ -140,6 +140,8 @@ class Sender:
 
     def close(self) -> None:
         self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        # Triton cannot unload the model while a sender exists, so nobody may keep this one alive
+        self._sender = None
 
     def is_cancelled(self) -> bool:
         """Whether the caller went away. A round trip to the server process, 60 to 240 us: never call it per token.

@@ -18,6 +18,7 @@ import tritonclient.grpc
 
 import autoglm_protocol
 from autoglm_backend.launcher.readiness import triton_is_ready
+from autoglm_backend.launcher.run_folder import sweep
 
 pytestmark = pytest.mark.triton
 
@@ -251,6 +252,7 @@ def test_the_models_of_a_killed_triton_end_without_the_launcher(tmp_path: Path):
         assert stubs
         for stub in stubs:
             _wait_until_over(stub)
+        sweep(server.temporary)
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path):

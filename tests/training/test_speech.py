@@ -405,5 +405,5 @@ def test_frames_of_another_encoder_are_made_again(tmp_path: Path) -> None:
 
 
 def test_missing_frames_say_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"speech\.export"):
+    with pytest.raises(FileNotFoundError, match="build_features"):
         SpeechClips("train", seed=0, directory=tmp_path)

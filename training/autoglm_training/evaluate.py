@@ -117,7 +117,7 @@ def speech_samples(builder: RowBuilder, loaded: LoadedCheckpoint, rng: random.Ra
     return samples
 
 
-def answer_all(loaded: LoadedCheckpoint, samples: Sequence[Sample], depth: int, batch_size: int = 16) -> list[Graded]:
+def answer_all(loaded: LoadedCheckpoint, samples: Sequence[Sample], depth: int, batch_size: int = 48) -> list[Graded]:
     """Greedy answers of every sample at one depth."""
     ordered = sorted(samples, key=lambda sample: len(sample.row.ids))
     graded: list[Graded] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PERIOD_S = 0.1
 _REST = 3.0
@@ -66,6 +66,15 @@ class CancelWatcher:
             self._wake.notify()
         self._thread.join()
 
+    @staticmethod
+    def _poll(watches: Sequence[Watch]) -> None:
+        for watch in watches:
+            try:
+                watch.poll()
+            except Exception:
+                _log.exception("a request could not be watched")
+                watch.end()
+
     def _loop(self) -> None:
         while not self._stopping.is_set():
             with self._wake:
@@ -73,11 +82,7 @@ class CancelWatcher:
                 self._wake.wait_for(lambda: self._watches or self._stopping.is_set())
                 watches = tuple(self._watches)
             started_s = time.monotonic()
-            for watch in watches:
-                try:
-                    watch.poll()
-                except Exception:
-                    _log.exception("a request could not be watched")
-                    watch.end()
+            self._poll(watches)
             spent_s = time.monotonic() - started_s
+            del watches  # nothing of a finished request is held while waiting for the next one
             self._stopping.wait(max(self._period_s, _REST * spent_s))

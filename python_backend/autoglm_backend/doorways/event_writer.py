@@ -54,10 +54,9 @@ class EventWriter:
             if not due:
                 return
             started_s = time.monotonic()
-            num_sent = 0
-            for send, events in due.items():
-                num_sent += self._send_all(send, events)
+            num_sent = sum(self._send_all(send, events) for send, events in due.items())
             spent_s = time.monotonic() - started_s
+            del due  # nothing of a finished stream is held while waiting for the next event
             self._stopping.wait(max(0.0, num_sent * self._interval_s - spent_s))
 
     def _send_all(self, send: Send, events: list[StreamEvent]) -> int:

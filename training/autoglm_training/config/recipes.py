@@ -133,7 +133,7 @@ TINY_CPU = Recipe(
         peak_lr=1.2e-3,
         final_lr=5e-5,
         warmup_steps=50,
-        text_tokens=768,
+        text_tokens=2048,
         depth_weights=(0.8, 0.1, 0.04, 0.06),
         grown=True,
     ),

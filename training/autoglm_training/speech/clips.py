@@ -78,8 +78,9 @@ def build_shard(path: Path, source: LineSource, split: Split, seed: int, num_cli
     path.parent.mkdir(parents=True, exist_ok=True)
     ends = np.cumsum([len(wave) for wave in waves])
     # Written beside and moved: a shard that exists is whole.
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, samples=np.concatenate(waves), ends=ends, meta=np.array(json.dumps(meta, ensure_ascii=False)))
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, samples=np.concatenate(waves), ends=ends, meta=np.array(json.dumps(meta, ensure_ascii=False)))
     os.replace(partial, path)
 
 

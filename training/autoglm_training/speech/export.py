@@ -28,6 +28,7 @@ def export_speech(encoder: SpeechEncoder, checkpoint_dir: Path) -> Path:
     weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in encoder.named_parameters()}
     partial = folder / (WEIGHTS_NAME + ".partial")
     save_file(weights, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     (folder / CONFIG_NAME).write_text(json.dumps(asdict(encoder.config), indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / WEIGHTS_NAME)
     return folder

@@ -97,9 +97,7 @@ class SpeechClips:
     def __init__(self, split: Split, seed: int, directory: Path = Path("runs/speech")) -> None:
         paths = sorted(directory.glob(f"frames-tasks-{split}-*.npz"))
         if not paths:
-            raise FileNotFoundError(
-                f"{directory} holds no frames-tasks-{split}-*.npz: run autoglm_training.speech.export"
-            )
+            raise FileNotFoundError(f"{directory} holds no frames-tasks-{split}-*.npz: build_features makes them")
         self._shards = [load_frames(path) for path in paths]
         self._order = [(shard, index) for shard, held in enumerate(self._shards) for index in range(len(held.lines))]
         self._rng = random.Random(seed)
@@ -140,12 +138,13 @@ def _encode_shard(encoder: SpeechEncoder, shard: Path, path: Path, split: Split,
     for start in range(0, len(takes), 16):
         waves = [clip.wave_T for clip in takes[start : start + 16]]
         frames += encode_waves(encoder, [augment(wave, rng) for wave in waves] if split == "train" else waves)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        frames=np.concatenate(frames).astype(np.float16),
-        ends=np.cumsum([len(rows) for rows in frames]),
-        lines=np.array(json.dumps([asdict(clip.line) for clip in takes], ensure_ascii=False)),
-        encoder=np.array(print_of_encoder),
-    )
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            frames=np.concatenate(frames).astype(np.float16),
+            ends=np.cumsum([len(rows) for rows in frames]),
+            lines=np.array(json.dumps([asdict(clip.line) for clip in takes], ensure_ascii=False)),
+            encoder=np.array(print_of_encoder),
+        )
     os.replace(partial, path)
