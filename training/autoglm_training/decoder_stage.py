@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -18,20 +16,32 @@ from autoglm_training.checkpoint import load_training, save_training
 from autoglm_training.config.recipes import EXIT_DEPTHS, TEXT, DecoderStage, Recipe
 from autoglm_training.decoder_model import TrainableDecoder
 from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
-from autoglm_training.samples import Batch, RowBuilder, collate
+from autoglm_training.samples import Batch, Row, RowBuilder, collate
+from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.text_rows import text_row
 from autoglm_training.tokenizer import number_token_ids
 
 POOL_BATCHES = 24
 """Batches drawn together and sorted by length, so that little of a batch is padding."""
 
-Batches = Callable[[random.Random], Any]
+SPEECH_SHARE = 0.3
 
 
-def text_batches(builder: RowBuilder, config: DecoderStage, rng: random.Random) -> list[Batch]:
-    """Batches of about `text_tokens` tokens each, rows of like length together, in random order."""
+def text_batches(
+    builder: RowBuilder, config: DecoderStage, speech: SpeechRows | None, rng: random.Random
+) -> list[Batch]:
+    """Batches of about `text_tokens` tokens each, rows of like length together, in random order.
+
+    With `speech`, a share of the rows are spoken commands.
+    """
+
+    def draw() -> Row:
+        if speech is not None and rng.random() < SPEECH_SHARE:
+            return speech.row(rng)
+        return text_row(builder, rng, "train")
+
     rows = sorted(
-        (text_row(builder, rng, "train") for _ in range(POOL_BATCHES * config.text_tokens // 70)),
+        (draw() for _ in range(POOL_BATCHES * config.text_tokens // 70)),
         key=lambda r: len(r.ids),
     )
     batches, current = [], []
@@ -58,7 +68,7 @@ def train_text(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         step = load_training(path, modules, optimizer)["step"]
     rng = random.Random(recipe.seed + step)
     meter, saved = Meter(), time.monotonic()
-    pools = drawn_ahead(partial(text_batches, RowBuilder(tokenizer), config), recipe.seed + step)
+    pools = drawn_ahead(partial(text_batches, RowBuilder(tokenizer), config, None), recipe.seed + step)
     ready: list[Batch] = []
     while step < config.steps:
         if not ready:

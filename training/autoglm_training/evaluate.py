@@ -24,6 +24,7 @@ from autoglm_training.world.instructions import TEXT_FAMILIES, Task, parse_actio
 from autoglm_training.world.screens import make_screen, render
 
 TASKS_PER_SCREEN = 4
+MODALITIES = ("text", "screen", "speech")
 PHONE_SCALE = 27 / 7
 """Screens are drawn at 1080 pixels' width and go through the server's own preprocessing."""
 DIRECT_COMMANDS = ("launch", "back", "home", "type", "swipe", "wait", "finish", "identity")
@@ -185,13 +186,31 @@ def markdown_table(rows: Sequence[dict[str, object]], depths: Sequence[int]) -> 
     return "\n".join(lines)
 
 
+def evaluate(
+    loaded: LoadedCheckpoint, modalities: Sequence[str], count: int, depths: Sequence[int], seed: int
+) -> list[Graded]:
+    """Answers to `count` fresh samples of each modality at every depth."""
+    builder, rng = RowBuilder(loaded.tokenizer), random.Random(seed)
+    samples: list[Sample] = []
+    if "text" in modalities:
+        samples += text_samples(builder, rng, count)
+    if "screen" in modalities:
+        samples += screen_samples(builder, loaded, rng, count)
+    if "speech" in modalities and loaded.speech is not None:
+        samples += speech_samples(builder, loaded, rng, count)
+    return [item for depth in depths for item in answer_all(loaded, samples, depth)]
+
+
+def all_depths(loaded: LoadedCheckpoint) -> list[int]:
+    """The exits' depths and full depth."""
+    return [*(loaded.exits.depths if loaded.exits is not None else ()), loaded.decoder.config.num_layers]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="autoglm evaluate", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
     parser.add_argument("--samples", type=int, default=200, help="samples of each modality")
-    parser.add_argument(
-        "--modalities", nargs="+", choices=("text", "screen", "speech"), default=["text", "screen", "speech"]
-    )
+    parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES))
     parser.add_argument("--depths", nargs="+", type=int, help="all exits and full depth where not given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -200,17 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     started = time.monotonic()
     loaded = load_checkpoint(args.checkpoint)
-    builder, rng = RowBuilder(loaded.tokenizer), random.Random(args.seed)
-    exit_depths = loaded.exits.depths if loaded.exits is not None else ()
-    depths = args.depths or [*exit_depths, loaded.decoder.config.num_layers]
-    samples: list[Sample] = []
-    if "text" in args.modalities:
-        samples += text_samples(builder, rng, args.samples)
-    if "screen" in args.modalities:
-        samples += screen_samples(builder, loaded, rng, args.samples)
-    if "speech" in args.modalities and loaded.speech is not None:
-        samples += speech_samples(builder, loaded, rng, args.samples)
-    graded = [item for depth in depths for item in answer_all(loaded, samples, depth)]
+    depths = args.depths or all_depths(loaded)
+    graded = evaluate(loaded, args.modalities, args.samples, depths, args.seed)
     for modality in args.modalities:
         wrong = [g for g in graded if not g.right and g.sample.modality == modality and g.depth == depths[-1]]
         for item in wrong[: args.show_wrong]:

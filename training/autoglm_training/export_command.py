@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from autoglm_backend.models.speech import SpeechEncoder, load_speech_encoder
+from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import SPEECH
 from autoglm_training.decoder_model import TrainableDecoder
 from autoglm_training.export import export_checkpoint
+from autoglm_training.speech.export import speech_for_decoder
 from autoglm_training.tokenizer import number_token_ids
 from autoglm_training.vision_stage import load_encoder
 
@@ -30,13 +31,12 @@ def export_run(run_dir: Path, speech_dir: Path, directory: Path) -> None:
     tokenizer = Tokenizer.from_file(str(run_dir / "tokenizer.json"))
     model = TrainableDecoder(number_token_ids(tokenizer))
     decoder_path = newest(run_dir / "decoder.pt", run_dir / "decoder_text.pt")
-    speech = load_speech_encoder(speech_dir / "export") or SpeechEncoder(SPEECH)
     load_modules(decoder_path, {"model": model})
-    if decoder_path.name == "decoder.pt":
-        try:
-            load_modules(decoder_path, {"speech": speech})
-        except KeyError:
-            print(f"{decoder_path} was trained without speech: the projector is the speech stage's own")
+    if (speech_dir / "tokens.pt").exists():
+        speech = speech_for_decoder(speech_dir, tokenizer, model.decoder.embed_tokens.weight.detach())
+    else:
+        speech = SpeechEncoder(SPEECH)
+        print(f"{speech_dir} holds no trained encoder: the speech sidecar is random")
     vision = load_encoder(newest(run_dir / "vision.pt", run_dir / "vision_screens.pt", run_dir / "vision_crops.pt"))
     export_checkpoint(directory, tokenizer, model.decoder, model.exits, vision, speech)
     print(f"{directory}: decoder from {decoder_path.name}")

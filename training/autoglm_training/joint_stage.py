@@ -94,18 +94,14 @@ def train_joint(recipe: Recipe, run_dir: Path, speech_dir: Path, resume: bool) -
     modules: dict[str, nn.Module] = {"model": model}
     builder = RowBuilder(tokenizer)
     speech = SpeechRows.open(speech_dir, recipe.seed, builder)
-    if speech is not None:
-        modules["speech"] = speech.encoder
     optimizer = make_optimizer(list(modules.values()), config)
     step = 0
     if resume and path.exists():
-        step = load_training(path, {"model": model}, optimizer)["step"]
-        if speech is not None:
-            speech.restore_projector(path)
+        step = load_training(path, modules, optimizer)["step"]
     else:
         load_modules(run_dir / "decoder_text.pt", {"model": model})
     rng = random.Random(recipe.seed + step)
-    texts = drawn_ahead(partial(text_batches, builder, config), recipe.seed + 200 + step)
+    texts = drawn_ahead(partial(text_batches, builder, config, speech), recipe.seed + 200 + step)
     screens = drawn_ahead(partial(draw_fresh, config.fresh_screens), recipe.seed + 300 + step)
     pool, table = ScreenPool(run_dir / "vision_screens.pt", config.pool_screens), label_tokens(builder)
     ready: list[Batch] = []
@@ -117,11 +113,6 @@ def train_joint(recipe: Recipe, run_dir: Path, speech_dir: Path, resume: bool) -
             loss = model.loss(ready.pop(), (), depth, config.grown, meter, "t")
         loss.backward()
         _screen_step(model, builder, config, rng, pool, next(screens), table, depth, meter)
-        if speech is not None and step % config.speech_every == 0:
-            batch, frames = speech.batch(rng, config.speech_tokens)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = model.loss(batch, ((builder.audio, speech.embed(frames)),), depth, config.grown, meter, "a")
-            loss.backward()
         meter.add("norm", apply_gradients(optimizer, config, step))
         step += 1
         if step % config.log_every == 0:

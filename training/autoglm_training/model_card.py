@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+
+from autoglm_training.evaluate import MODALITIES, all_depths, evaluate, group_rows, markdown_table
+from autoglm_training.loading import load_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +86,39 @@ def write_card(
         limits="".join(f"- {limit}\n" for limit in limits),
     )
     (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate a checkpoint and write its card."""
+    parser = argparse.ArgumentParser(prog="python -m autoglm_training.model_card", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--test-seed", type=int, default=1)
+    parser.add_argument("--command", default="autoglm train --recipe tiny-cpu --stage all")
+    parser.add_argument("--commit", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--hours", type=float, required=True)
+    parser.add_argument("--machine", required=True)
+    parser.add_argument("--stages", required=True)
+    parser.add_argument("--limit", action="append", default=[], help="one more line under Limits")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    loaded = load_checkpoint(args.checkpoint)
+    depths = all_depths(loaded)
+    table = markdown_table(group_rows(evaluate(loaded, MODALITIES, args.samples, depths, args.test_seed)), depths)
+    record = TrainingRecord(
+        command=args.command,
+        commit=args.commit,
+        seed=args.seed,
+        hours=args.hours,
+        machine=args.machine,
+        stages=args.stages,
+    )
+    write_card(args.checkpoint, table, args.samples, args.test_seed, record, tuple(args.limit))
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -98,6 +98,15 @@ class RowBuilder:
             row.next_position += 1
         self.add_text(row, last, segment)
 
+    def add_heard(self, row: Row, ids: list[int]) -> None:
+        """A clip as the ids that the speech encoder heard, between the audio's marks."""
+        first, last = self._media["audio"]
+        self.add_text(row, first)
+        for token in ids:
+            self._add(row, token, IGNORE, False, 0, (row.next_position,) * 3)
+            row.next_position += 1
+        self.add_text(row, last)
+
     def add_reply(self, row: Row, reply: str, segment: int = 0) -> None:
         """The assistant's turn; every token of it is learnt, its end included."""
         self.add_text(row, "<|assistant|>\n", segment)

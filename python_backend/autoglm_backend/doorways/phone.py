@@ -76,7 +76,7 @@ class PhoneDoorway:
             handle.is_cancelled.set()
             self._stages.cancel(handle.tag)
 
-        watch = self._watcher.watch(lambda: False, cancel)
+        watch = self._watcher.watch(sender.is_cancelled, cancel)
         try:
             self._relay(self._pipeline.run(read, handle), handle, sender)
         finally:

@@ -107,8 +107,6 @@ class JointStage(DecoderStage):
     """Screens a step that were never seen; the others come again with new instructions."""
     branches: int = 8
     pool_screens: int = 1500
-    speech_tokens: int = 1024
-    speech_every: int = 3
     screen_weight: float = 1.5
 
 
