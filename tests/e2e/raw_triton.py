@@ -36,7 +36,7 @@ class RawStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.stop_stream(cancel_requests=True)
+        self._client.stop_stream(cancel_requests=False)
         self._client.close()
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -67,7 +67,7 @@ class RawStream:
         return True
 
     def cancel(self) -> None:
-        self._client.stop_stream(cancel_requests=True)
+        self._client.stop_stream(cancel_requests=False)
 
 
 def as_inputs(tensors: Mapping[str, np.ndarray]) -> list[Any]:

@@ -59,7 +59,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_shows_shell_and_python_only() -> None:
-    assert {block.language for block in blocks(README)} == {"bash", "python"}
+    assert {block.language for block in blocks(README)} == {"bash", "python", "text"}
 
 
 @pytest.mark.triton

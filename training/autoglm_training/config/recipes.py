@@ -123,9 +123,9 @@ class Recipe:
 TINY_CPU = Recipe(
     name="tiny-cpu",
     seed=20261121,
-    crops=CropStage(steps=1900, peak_lr=2e-3, final_lr=1e-4),
-    screens=ScreenStage(steps=700, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
-    text=DecoderStage(steps=2500, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
+    crops=CropStage(steps=1500, peak_lr=2e-3, final_lr=1e-4),
+    screens=ScreenStage(steps=800, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
+    text=DecoderStage(steps=1400, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
     joint=JointStage(
         steps=1500,
         peak_lr=1.2e-3,
