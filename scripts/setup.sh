@@ -36,6 +36,12 @@ missing_packages() {
   version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   "$1" -c 'import ensurepip' 2>/dev/null || echo "python$version-venv"
   PYTHONPATH=python_backend "$1" -m autoglm_backend.launcher.libpython >/dev/null 2>&1 || echo "libpython$version"
+  if [ "$profile" = dev ]; then # the phone world is drawn with these fonts and spoken with this voice
+    [ -n "$(find /usr/share/fonts -name DejaVuSans.ttf 2>/dev/null)" ] || echo fonts-dejavu-core
+    [ -n "$(find /usr/share/fonts -name LiberationSans-Regular.ttf 2>/dev/null)" ] || echo fonts-liberation
+    [ -n "$(find /usr/share/fonts -name wqy-microhei.ttc 2>/dev/null)" ] || echo fonts-wqy-microhei
+    command -v espeak-ng >/dev/null || echo espeak-ng
+  fi
 }
 
 install_missing_packages() {
@@ -43,7 +49,7 @@ install_missing_packages() {
   packages=$(missing_packages "$1" | xargs)
   [ -n "$packages" ] || return 0
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "$1 lacks what pip cannot install; run: sudo apt-get update && sudo apt-get install -y $packages"
+    fail "pip cannot install everything that is needed; run: sudo apt-get update && sudo apt-get install -y $packages"
   fi
   say "installing with apt-get: $packages"
   apt-get update -qq

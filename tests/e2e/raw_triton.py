@@ -25,6 +25,7 @@ class RawStream:
     """One request on one gRPC stream. Iterate for the answers' tensors; `cancel` drops the call."""
 
     def __init__(self, address: str, model: str, tensors: Mapping[str, np.ndarray]) -> None:
+        self._is_over = False
         self._client = triton.InferenceServerClient(address)
         self._answers: queue.SimpleQueue[tuple[Any, InferenceServerException | None]] = queue.SimpleQueue()
         self._client.start_stream(lambda result, error: self._answers.put((result, error)))
@@ -36,7 +37,8 @@ class RawStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.stop_stream(cancel_requests=False)
+        # cancelling at the very end of an answer can make Triton 2.51 count it as in flight for ever
+        self._client.stop_stream(cancel_requests=not self._is_over)
         self._client.close()
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -48,12 +50,14 @@ class RawStream:
                 failure = error
                 # an error message on a stream is a whole answer, and carries no flag
                 if result is None and not self._has_flagged_end():
+                    self._is_over = True
                     raise failure
                 continue
             response = result.get_response()
             if response.outputs:
                 yield {output.name: result.as_numpy(output.name) for output in response.outputs}
             if response.parameters[_FINAL].bool_param:
+                self._is_over = True
                 if failure is not None:
                     raise failure
                 return
@@ -67,7 +71,7 @@ class RawStream:
         return True
 
     def cancel(self) -> None:
-        self._client.stop_stream(cancel_requests=False)
+        self._client.stop_stream(cancel_requests=True)
 
 
 def as_inputs(tensors: Mapping[str, np.ndarray]) -> list[Any]:
