@@ -20,7 +20,7 @@ from autoglm_backend.models.decoder import TextDecoder, causal_attend
 from autoglm_backend.models.exits import ExitHeads, load_exit_heads
 from autoglm_backend.models.weights import checkpoint_shards, load_module, text_name
 from autoglm_protocol.errors import InvalidRequestError, OverloadedError
-from autoglm_protocol.events import Cancelled, Finished, StreamEvent, TokenDelta
+from autoglm_protocol.events import Cancelled, ChoiceFinished, Finished, StreamEvent, TokenDelta
 from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.wire import DecodeRequest
@@ -288,3 +288,20 @@ def test_the_same_seed_draws_the_same_tokens_alone_and_in_a_batch(checkpoint: Pa
     assert crowded.ids() == expected
     other.end()
     engine.shutdown()
+
+
+def test_every_choice_says_why_it_ended(checkpoint: Path) -> None:
+    engine = service(checkpoint)
+    events: list[StreamEvent] = []
+    done = threading.Event()
+
+    def emit(event: StreamEvent) -> None:
+        events.append(event)
+        if isinstance(event, Finished):
+            done.set()
+
+    engine.add(ask("n", prompt(5, 1), sampling=SamplingParams(seed=2, n=3, max_tokens=6, ignore_eos=True)), emit)
+    assert done.wait(60)
+    engine.shutdown()
+    assert sorted(e.index for e in events if isinstance(e, ChoiceFinished)) == [0, 1, 2]
+    assert isinstance(events[-1], Finished)

@@ -263,10 +263,10 @@ class Engine:
         self._scheduler.finish(sequence)
         live = self._live[sequence.tag]
         live.reasons[sequence.index] = reason
+        if len(live.choices) > 1:
+            sequence.emit(ChoiceFinished(index=sequence.index, finish_reason=reason))
         if len(live.reasons) == len(live.choices):
             self._end(sequence.tag, _finished(live))
-        else:
-            sequence.emit(ChoiceFinished(index=sequence.index, finish_reason=reason))
 
     def _within_reasoning_budget(self, sequence: Sequence, token: int) -> int:
         """The sampled token, or </think> once the thought has used up its budget."""
