@@ -93,8 +93,9 @@ class DraftController:
         if not measured:
             return 1.0 + 0.05 * 2**bucket
         nearest = min(measured, key=lambda b: (abs(b - bucket), b))
-        # From a smaller size upwards assume half of the extra tokens cost, which a first measurement then corrects.
-        growth = 2.0 ** (0.5 * (bucket - nearest)) if bucket > nearest else 1.0
+        # Upwards of what was measured, hope that extra tokens are nearly free: a hope is tried, and then measured,
+        # while a fear would keep a lone stream from ever drafting.
+        growth = 1.1 ** (bucket - nearest) if bucket > nearest else 1.0
         return measured[nearest] * growth
 
 
