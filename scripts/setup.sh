@@ -41,6 +41,7 @@ missing_packages() {
     [ -n "$(find /usr/share/fonts -name LiberationSans-Regular.ttf 2>/dev/null)" ] || echo fonts-liberation
     [ -n "$(find /usr/share/fonts -name wqy-microhei.ttc 2>/dev/null)" ] || echo fonts-wqy-microhei
     command -v espeak-ng >/dev/null || echo espeak-ng
+    command -v chromium google-chrome >/dev/null || echo chromium # the page's tests
   fi
 }
 

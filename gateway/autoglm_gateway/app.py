@@ -14,6 +14,7 @@ from autoglm_gateway.http_budget import BodyBudget
 from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
 from autoglm_gateway.metrics import Metrics
+from autoglm_gateway.page_routes import page_routes
 from autoglm_gateway.quotas import Quotas
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
@@ -48,6 +49,7 @@ def create_app(
             Route("/metrics", status.metrics),
             Route("/version", status.version),
             Route("/openapi.json", status.openapi),
+            *(page_routes() if settings.page else ()),
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
     )

@@ -10,7 +10,7 @@ from autoglm_gateway.http_errors import error_response
 from autoglm_gateway.quotas import Quotas
 from autoglm_protocol.errors import AuthenticationError
 
-_OPEN = ("/health", "/metrics", "/version", "/openapi.json")
+_OPEN = ("/page/", "/health", "/metrics", "/version", "/openapi.json")
 
 
 class KeyRequired:
@@ -22,7 +22,7 @@ class KeyRequired:
         self._quotas = quotas
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_OPEN):
+        if scope["type"] != "http" or scope["path"] == "/" or scope["path"].startswith(_OPEN):
             await self._app(scope, receive, send)
             return
         try:

@@ -53,6 +53,7 @@ class Settings:
     api_keys_file: str | None = option(None, "JSON file of API keys (docs/api.md); without it nobody needs one")
     drain_s: float = option(30.0, "how long running requests may finish after SIGTERM")
     otlp_endpoint: str | None = option(None, "OpenTelemetry collector (OTLP over gRPC), as http://host:4317")
+    page: bool = option(True, "a page at / to try the model in a browser")
     log_level: str = option("info", "debug, info, warning or error")
     fake: bool = option(False, "answer from a deterministic fake instead of Triton")
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
