@@ -1,4 +1,4 @@
-.PHONY: help setup serve test check fix test-gpu bench constraints proto clean
+.PHONY: help setup serve test check fix test-helm test-gpu bench constraints proto clean
 PYTHON := .venv/bin/python
 
 help: ## list these verbs
@@ -21,6 +21,9 @@ check: setup ## lint, format and types
 fix: setup ## apply the formatter and the safe lint fixes
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+test-helm: setup ## the Helm chart without a cluster; nothing may be skipped
+	AUTOGLM_ASKED_FOR=helm $(PYTHON) -m pytest tests/helm $(ARGS)
 
 test-gpu: setup ## the tests that need an NVIDIA GPU
 	$(PYTHON) -m pytest -m gpu $(ARGS)

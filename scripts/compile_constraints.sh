@@ -10,5 +10,6 @@ cp constraints.txt "$new"
   --group dev --no-header --no-annotate --no-emit-index-url "$@"
 {
   echo "# Every version that an install may take (make constraints); what is installed stands in pyproject.toml."
-  sed -E "s/ ; sys_platform == 'linux'$//; s/ and sys_platform == 'linux'//g" "$new"
+# the markers that [tool.uv] environments states for all of them say nothing
+  sed -E "s/python_full_version < '3\.13' and //g; s/ and platform_machine == 'x86_64' and sys_platform == 'linux'//g; s/ ; (platform_machine == 'x86_64' and sys_platform == 'linux'|python_full_version < '3\.13')$//; s/ and python_full_version < '3\.13'//g" "$new"
 } > constraints.txt

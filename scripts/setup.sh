@@ -41,6 +41,7 @@ missing_packages() {
     [ -n "$(find /usr/share/fonts -name LiberationSans-Regular.ttf 2>/dev/null)" ] || echo fonts-liberation
     [ -n "$(find /usr/share/fonts -name wqy-microhei.ttc 2>/dev/null)" ] || echo fonts-wqy-microhei
     command -v espeak-ng >/dev/null || echo espeak-ng
+    command -v redis-server >/dev/null || echo redis-server
     command -v chromium google-chrome >/dev/null || echo chromium # the page's tests
   fi
 }
@@ -89,6 +90,9 @@ install_environment() {
   fi
   say "installing the pinned packages (2.7 GB to download where uv's cache is empty)"
   uv_install --constraint constraints.txt --build-constraint constraints.txt "${requirements[@]}"
+  if [ "$profile" = dev ] && ! command -v promtool >/dev/null && ! scripts/get_promtool.sh; then
+    say "without promtool: the tests of the alerts will be skipped"
+  fi
 }
 
 uv_install() {
@@ -123,7 +127,7 @@ is_done() {
 profile=${1:-}
 case "$profile" in
   serve) requirements=(--editable '.[server,client]') ;;
-  dev) requirements=(--editable '.[server,client,train,bench,deploy]' --group dev) ;;
+  dev) requirements=(--editable '.[server,client,train,bench,deploy,engines]' --group dev) ;;
   python) find_python; exit ;;
   *) sed -n '2,6p' "$0"; exit 2 ;;
 esac

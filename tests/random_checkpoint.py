@@ -24,6 +24,8 @@ class Shape:
     mrope_section: tuple[int, int, int] = (1, 1, 2)
     partial_rotary: float = 0.5
     tied: bool = False
+    vision_bias: bool = False
+    num_shards: int = 1
 
 
 def random_checkpoint(
@@ -55,6 +57,7 @@ def random_checkpoint(
             "out_hidden_size": shape.hidden,
             "intermediate_size": 80,
             "image_size": 56,
+            "attention_bias": shape.vision_bias,
         },
         image_token_id=IMAGE_ID,
         image_start_token_id=91,
@@ -71,7 +74,8 @@ def random_checkpoint(
             noise = torch.randn(parameter.shape, generator=generator, dtype=dtype)
             # Norm gains near 1 keep every layer's say in the answer; small ones would let the last token repeat itself.
             parameter.copy_(1 + 0.1 * noise if parameter.ndim == 1 and "norm" in name else 0.15 * noise)
-    model.save_pretrained(directory)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    model.save_pretrained(directory, max_shard_size=size // shape.num_shards + 1)
     _tokenizer().save(str(directory / "tokenizer.json"))
     return model
 

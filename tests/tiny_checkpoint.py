@@ -16,9 +16,9 @@ from torch import nn
 from autoglm_backend.models.config import load_model_config, load_speech_config
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.exits import ExitHeads
+from autoglm_backend.models.shards import HEAD_NAME, TEXT_PREFIX, VISION_PREFIX
 from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_backend.models.weights import HEAD_NAME, TEXT_PREFIX, VISION_PREFIX
 
 HIDDEN = 48
 NUM_LAYERS = 24

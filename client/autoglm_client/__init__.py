@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autoglm_client.agent import AgentSession, to_pixels
     from autoglm_client.client import AsyncAutoGLM
     from autoglm_client.errors import ConnectionFailedError, StreamBrokenError
-    from autoglm_client.events import ClientEvent, Finished, ReasoningDelta, TextDelta
+    from autoglm_client.events import ClientEvent, Finished, ReasoningDelta, Started, TextDelta
     from autoglm_client.media import MediaError
     from autoglm_client.reply import ActionReply
     from autoglm_client.sync import AutoGLM
@@ -31,6 +31,7 @@ __all__ = [
     "Finished",
     "MediaError",
     "ReasoningDelta",
+    "Started",
     "StreamBrokenError",
     "TextDelta",
     "to_pixels",
@@ -46,6 +47,7 @@ _HOMES = {
     "Finished": "events",
     "MediaError": "media",
     "ReasoningDelta": "events",
+    "Started": "events",
     "StreamBrokenError": "errors",
     "TextDelta": "events",
     "to_pixels": "agent",

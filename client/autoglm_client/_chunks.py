@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from autoglm_client.errors import StreamBrokenError, as_object, error_from_event
-from autoglm_client.events import ClientEvent, Finished, ReasoningDelta, TextDelta
-from autoglm_protocol.events import FinishReason, Usage
+from autoglm_client.events import ClientEvent, Finished, ReasoningDelta, Started, TextDelta
+from autoglm_protocol.events import FinishReason, TokenLayers, Usage
 
 DONE = "[DONE]"
 
@@ -31,19 +31,22 @@ class ChunkReader:
         if chunk.get("error"):
             raise error_from_event(as_object(chunk["error"]))
         if isinstance(chunk.get("dynamic_graph"), dict):
+            is_first = self.dynamic_graph is None
             self.dynamic_graph = as_object(chunk["dynamic_graph"])
+            if is_first and not any(as_object(c).get("finish_reason") for c in _choices(chunk)):
+                yield Started(dynamic_graph=self.dynamic_graph)
         if isinstance(chunk.get("usage"), dict):
             self.usage = read_usage(as_object(chunk["usage"]))
-        choices = chunk.get("choices")
-        for choice in cast("list[Any]", choices) if isinstance(choices, list) else []:
+        for choice in _choices(chunk):
             yield from self._choice(as_object(choice))
 
     def _choice(self, choice: dict[str, Any]) -> Iterator[ClientEvent]:
         delta = as_object(choice.get("delta"))
         if delta.get("reasoning_content"):
             yield ReasoningDelta(text=str(delta["reasoning_content"]))
-        if delta.get("content"):
-            yield TextDelta(text=str(delta["content"]))
+        tokens = _token_layers(choice.get("token_layers"))
+        if delta.get("content") or tokens:
+            yield TextDelta(text=str(delta.get("content") or ""), token_layers=tokens)
         reason = choice.get("finish_reason")
         if reason is not None:
             try:
@@ -68,6 +71,17 @@ def read_usage(raw: dict[str, Any]) -> Usage:
         cached_tokens=prompt.get("cached_tokens") or 0,
         reasoning_tokens=completion.get("reasoning_tokens") or 0,
     )
+
+
+def _choices(chunk: dict[str, Any]) -> list[Any]:
+    choices = chunk.get("choices")
+    return cast("list[Any]", choices) if isinstance(choices, list) else []
+
+
+def _token_layers(raw: Any) -> tuple[TokenLayers, ...]:
+    listed = cast("list[Any]", raw) if isinstance(raw, list) else []
+    tokens = map(as_object, listed)
+    return tuple(TokenLayers(text=str(token["text"]), layers=int(token["layers"])) for token in tokens)
 
 
 def _parse(data: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from autoglm_client.conversation import Conversation
+from autoglm_client.depth_printer import DepthPrinter
 from autoglm_client.media import MediaError
 from autoglm_client.plan_line import plan_line
 from autoglm_client.reply import ActionReply
@@ -57,6 +58,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print the whole reply as JSON instead of streaming it")
     add("--raw", action="store_true", help="show the text as the model writes it, tags included")
     add("--depth", help='decoder layers: "auto", "full" or a number that the checkpoint has an exit for')
+    add("--exit", metavar="MODE", help="how depth is spared: lossless, certified or fixed; the server's own by default")
+    add("--show-depth", action="store_true", help="colour each token by the layers it needed, and say what was spared")
     add("--max-tokens", type=int, metavar="N", help="the longest answer; the server's own limit by default")
     add("--temperature", type=float, default=0.0, metavar="T", help="0, the default, always takes the likeliest token")
     add("--model", metavar="NAME", help="a served name; the first one that the server lists by default")
@@ -77,6 +80,10 @@ def _sampling(options: argparse.Namespace) -> dict[str, Any]:
         sampling["max_tokens"] = options.max_tokens
     if options.depth is not None:
         sampling["depth"] = int(options.depth) if options.depth.isdigit() else options.depth
+    if options.exit is not None:
+        sampling["exit"] = options.exit
+    if options.show_depth:
+        sampling["return_token_layers"] = True
     return sampling
 
 
@@ -92,12 +99,16 @@ def _ask(
         reply = conversation.ask(instruction, images=images, audio=audio, show=lambda _: None)
         print(json.dumps(reply.to_json(), ensure_ascii=False, indent=2))
         return reply
-    printer = AnswerPrinter(sys.stdout, is_raw=options.raw)
+    answer = AnswerPrinter(sys.stdout, is_raw=options.raw)
+    depth = DepthPrinter(sys.stdout) if options.show_depth else None
+    printer = depth or answer
     try:
         reply = conversation.ask(instruction, images=images, audio=audio, show=printer.show)
     finally:
         printer.end()
-    printer.dim(plan_line(reply))
+    if depth is not None:
+        depth.summary(reply)
+    answer.dim(plan_line(reply))
     return reply
 
 

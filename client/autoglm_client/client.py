@@ -63,7 +63,7 @@ class AsyncAutoGLM:
 
         `image` and `audio` are paths or files' bytes (`image` also Pillow images, and several). `history` are the
         messages before this one. `depth` and `sampling` go into the request body as they are: temperature,
-        max_tokens, seed, stop, return_reasoning, ...
+        max_tokens, seed, stop, return_reasoning, exit, return_token_layers, ...
         """
         if sampling.get("n", 1) != 1:
             raise ValueError("this client reads one answer a request: send n requests instead of n choices")

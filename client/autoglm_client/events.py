@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autoglm_protocol.events import FinishReason, Usage
+from autoglm_protocol.events import FinishReason, TokenLayers, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The plan of the answer before its first token, only when `return_token_layers=True` asked for it."""
+
+    dynamic_graph: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
-    """New text of the answer, tags included; never empty."""
+    """New text of the answer, tags included. It is empty only where `token_layers` is not."""
 
     text: str
+    token_layers: tuple[TokenLayers, ...] = ()
+    """The tokens of this message with the layers each needed, when `return_token_layers=True` asked for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,4 +42,4 @@ class Finished:
     """The execution plan that the server ran; None from a server that reports none."""
 
 
-ClientEvent = TextDelta | ReasoningDelta | Finished
+ClientEvent = Started | TextDelta | ReasoningDelta | Finished

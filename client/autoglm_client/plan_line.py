@@ -39,6 +39,23 @@ def graph_parts(graph: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def depth_line(graph: Mapping[str, Any]) -> str:
+    """`a token needed 8.3 of 24 layers · 21 of 24 guesses kept · 5,610 layer-steps · 0.4 MB of keys and values`."""
+    parts: list[str] = []
+    counts = cast("Mapping[str, int]", graph.get("layers_run", {}))
+    total = sum(counts.values())
+    if total:
+        mean = sum(int(layers) * count for layers, count in counts.items()) / total
+        parts.append(f"a token needed {mean:.1f} of {graph['num_layers']} layers")
+    if graph.get("drafts_proposed"):
+        parts.append(f"{graph['drafts_accepted']} of {graph['drafts_proposed']} guesses kept")
+    if "layer_steps" in graph:
+        parts.append(f"{graph['layer_steps']:,} layer-steps")
+    if "kv_bytes" in graph:
+        parts.append(f"{graph['kv_bytes'] / 1e6:.1f} MB of keys and values")
+    return " · ".join(parts)
+
+
 def _names(value: Any) -> list[str]:
     # Encoders are named after their Triton models, or shortly ("vision").
     names = cast("list[Any]", value) if isinstance(value, list) else []

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autoglm_client.events import ClientEvent, Finished, TextDelta
+from autoglm_client.events import ClientEvent, Finished, Started, TextDelta
 from autoglm_protocol.actions import Action, ActionError, parse_action, split_reply
-from autoglm_protocol.events import FinishReason, Usage
+from autoglm_protocol.events import FinishReason, TokenLayers, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class ActionReply:
     first_token_s: float | None
     """From sending the request to the first text; None for an empty answer."""
     duration_s: float
+    token_layers: tuple[TokenLayers, ...] = ()
+    """Every token with the layers it needed, when `return_token_layers=True` asked for them."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -40,6 +42,7 @@ class ActionReply:
 
     def to_json(self) -> dict[str, Any]:
         action = None if self.action is None else {"name": self.action.name, **self.action.arguments}
+        layers = {"token_layers": [token.to_json() for token in self.token_layers]} if self.token_layers else {}
         return {
             "thought": self.thought,
             "action": action,
@@ -49,6 +52,7 @@ class ActionReply:
             "dynamic_graph": None if self.dynamic_graph is None else dict(self.dynamic_graph),
             "first_token_s": None if self.first_token_s is None else round(self.first_token_s, 3),
             "duration_s": round(self.duration_s, 3),
+            **layers,
         }
 
 
@@ -60,6 +64,7 @@ class ReplyBuilder:
     _start_s: float = field(init=False)
     _first_token_s: float | None = field(init=False, default=None)
     _text: list[str] = field(init=False, default_factory=list[str])
+    _token_layers: list[TokenLayers] = field(init=False, default_factory=list[TokenLayers])
     _reasoning: list[str] = field(init=False, default_factory=list[str])
     _finished: Finished | None = field(init=False, default=None)
     _end_s: float = field(init=False, default=0.0)
@@ -71,9 +76,15 @@ class ReplyBuilder:
         if isinstance(event, Finished):
             self._finished, self._end_s = event, self.clock()
             return
+        if isinstance(event, Started):
+            return
         if self._first_token_s is None:
             self._first_token_s = self.clock() - self._start_s
-        (self._text if isinstance(event, TextDelta) else self._reasoning).append(event.text)
+        if isinstance(event, TextDelta):
+            self._text.append(event.text)
+            self._token_layers.extend(event.token_layers)
+        else:
+            self._reasoning.append(event.text)
 
     @property
     def reply(self) -> ActionReply:
@@ -91,6 +102,7 @@ class ReplyBuilder:
             dynamic_graph=self._finished.dynamic_graph,
             first_token_s=self._first_token_s,
             duration_s=self._end_s - self._start_s,
+            token_layers=tuple(self._token_layers),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TextIO
 
 from autoglm_client.events import ClientEvent, ReasoningDelta, TextDelta
@@ -10,13 +11,18 @@ from autoglm_client.tags import Section, TagFilter
 _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 
 
+def can_colour(out: TextIO) -> bool:
+    """A terminal whose user did not say NO_COLOR (https://no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR")
+
+
 class AnswerPrinter:
     """`show` every event, then `end`, also after a failure: it leaves a new line in the normal colour."""
 
     def __init__(self, out: TextIO, *, is_raw: bool = False) -> None:
         self._out = out
         self._is_raw = is_raw
-        self._has_colour = out.isatty()
+        self._has_colour = can_colour(out)
         self._filter = TagFilter()
         self._section: Section | None = None
 

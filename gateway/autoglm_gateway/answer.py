@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from autoglm_gateway import sse
@@ -35,7 +35,9 @@ class StreamFormat(Protocol):
 
 
 class Format(Protocol):
-    def whole(self, draft: ChatDraft, completion: Completion) -> dict[str, Any]: ...
+    def whole(self, draft: ChatDraft, completion: Completion) -> dict[str, Any] | str:
+        """JSON, or plain text."""
+        ...
 
     def stream(self, draft: ChatDraft, started: Started) -> StreamFormat: ...
 
@@ -59,7 +61,9 @@ class Answer(Response):
                 await self._stream(stream, send)
                 return
             completion = await fold(aiter(stream))
-        await JsonResponse(self._format.whole(self._draft, completion))(scope, receive, send)
+        body = self._format.whole(self._draft, completion)
+        response = PlainTextResponse(body) if isinstance(body, str) else JsonResponse(body)
+        await response(scope, receive, send)
 
     async def _stream(self, stream: ChatStream, send: Send) -> None:
         format = self._format.stream(self._draft, stream.started)

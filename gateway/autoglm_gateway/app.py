@@ -15,7 +15,7 @@ from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.page_routes import page_routes
-from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.quotas import QuotaCounter
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.status_routes import StatusRoutes
@@ -29,7 +29,7 @@ def create_app(
     metrics: Metrics,
     *,
     keys: ApiKeys | None,
-    quotas: Quotas,
+    quotas: QuotaCounter,
     tracing: Tracing,
 ) -> ASGIApp:
     generate = GenerateRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
@@ -41,6 +41,9 @@ def create_app(
             Route("/v1/multimodal/completions", generate.multimodal_completions, methods=["POST"]),
             Route("/v1/responses", generate.responses, methods=["POST"]),
             Route("/v1/audio/transcriptions", generate.transcriptions, methods=["POST"]),
+            Route("/tokenize", generate.tokenize, methods=["POST"]),
+            Route("/detokenize", generate.detokenize, methods=["POST"]),
+            Route("/v1/phone_actions", status.phone_actions),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),
             Route("/health", status.ready),
@@ -49,6 +52,7 @@ def create_app(
             Route("/metrics", status.metrics),
             Route("/version", status.version),
             Route("/openapi.json", status.openapi),
+            Route("/docs", status.docs),
             *(page_routes() if settings.page else ()),
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},

@@ -12,7 +12,10 @@ from autoglm_protocol.events import StreamEvent
 class Backend(Protocol):
     @property
     def features(self) -> frozenset[str]:
-        """Request fields beyond the common ones that the backend honours: "n", "logprobs". Others are refused."""
+        """Request fields beyond the common ones that the backend honours: "n", "logprobs", "grammar".
+
+        Others are refused.
+        """
         ...
 
     def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from autoglm_gateway.answer_format import answers_with_data
 from autoglm_gateway.draft import ChatDraft, DraftMessage, MediaKind, MediaRef
 from autoglm_gateway.json_fields import JsonFields
-from autoglm_gateway.openai_schema import read_settings, refuse_unsupported
+from autoglm_gateway.openai_schema import read_settings, refuse_tools, refuse_unsupported
 from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 
@@ -70,12 +71,17 @@ def _prompt(fields: JsonFields) -> str:
 
 def _settings(fields: JsonFields, features: frozenset[str], known: frozenset[str]) -> ChatDraft:
     refuse_unsupported(fields)
+    refuse_tools(fields)
     raw = dict(fields.raw)
     # Here logprobs is the number of alternatives, for chat it is a yes or no.
     count = fields.raw.get("logprobs")
     if isinstance(count, int) and not isinstance(count, bool):
         raw |= {"logprobs": True, "top_logprobs": count}
-    return read_settings(JsonFields(raw), features=features, known=known)
+    settings = read_settings(JsonFields(raw), features=features, known=known)
+    if answers_with_data(settings.sampling.grammar) and not {"enable_thinking", "chat_template_kwargs"} & raw.keys():
+        # These answers have no place for a thought beside the data.
+        settings = replace(settings, options=replace(settings.options, enable_thinking=False))
+    return settings
 
 
 def _medium(fields: JsonFields, name: str, text: str | None) -> MediaRef:

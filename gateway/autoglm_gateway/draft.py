@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from autoglm_protocol.chat import ChatOptions, Role, TextPart
+from autoglm_gateway.tools import Tools
+from autoglm_protocol.chat import ChatOptions, Role, Task, TextPart, ToolCall
 from autoglm_protocol.sampling import SamplingParams
 
 
@@ -16,7 +17,7 @@ class MediaKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
-    """Where a picture or sound is to be had: exactly one of `url` (data: or http), `base64` and `data` is set."""
+    """Where a picture or sound is to be had: one of `url` (data: or http), `base64` and `data`, or a `uuid` alone."""
 
     kind: MediaKind
     param: str
@@ -26,6 +27,10 @@ class MediaRef:
     data: bytes | None = None
     format: str | None = None
     """What the caller declared a sound to be ("wav", "mp3")."""
+    uuid: str | None = None
+    """The caller's name of the medium, under which a later turn may mean it."""
+    detail: str | None = None
+    """How closely to look at a picture (`ImagePart.detail`)."""
 
 
 DraftPart = TextPart | MediaRef
@@ -35,6 +40,8 @@ DraftPart = TextPart | MediaRef
 class DraftMessage:
     role: Role
     parts: tuple[DraftPart, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,9 @@ class ChatDraft:
     messages: tuple[DraftMessage, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     options: ChatOptions = field(default_factory=ChatOptions)
+    task: Task = field(default_factory=Task)
+    tools: Tools | None = None
+    """Calls to look for in the answer."""
     return_reasoning: bool = False
     stream: bool = False
     include_usage: bool = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autoglm_gateway.option import option
-from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.chat import ChatRequest, TaskKind
 from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError, UnavailableError
 from autoglm_protocol.events import (
     ChoiceFinished,
@@ -22,10 +23,11 @@ from autoglm_protocol.events import (
     TokenLogprob,
     Usage,
 )
-from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
+from autoglm_protocol.plan import SPEECH, VISION, ExecutionPlan, ExitMode, parse_depth
 
 _NUM_LAYERS = 24
-_EXITS = (6, 12, 18, 24)
+_EXITS = (6, 12, 18)
+_KV_BYTES_PER_LAYER_TOKEN = 1024
 _TOKENS_PER_IMAGE = 256
 _TOKENS_PER_AUDIO = 64
 _TOKENS = re.compile(r"<[^<>\s]*>|\s+|[\w]{1,4}|[^\w\s]", re.ASCII)
@@ -61,8 +63,13 @@ class FakeBackend:
         return frozenset(("n", "logprobs"))
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        if request.task.kind is not TaskKind.GENERATE:
+            for event in self._side_task(request):
+                yield event
+            return
         try:
             plan = _plan(request)
+            graph = plan.report(encoders_run=_encoders(request), embedding_cache_hits=0)
             usage = self._prompt_usage(request)
             if not self._knobs.fake_ready:
                 raise UnavailableError("the fake backend is not ready")
@@ -71,9 +78,10 @@ class FakeBackend:
         except AutoglmError as error:
             yield Failed(error=error)
             return
-        yield Started(usage=usage, dynamic_graph=plan)
+        yield Started(usage=usage, dynamic_graph=graph)
         await asyncio.sleep(self._knobs.fake_ttft_s)
         count = 0
+        layers_run: Counter[str] = Counter()
         finish_reason = FinishReason.STOP
         for index in range(request.sampling.n):
             finish_reason = FinishReason.STOP
@@ -86,11 +94,39 @@ class FakeBackend:
                     break
                 await self._pace()
                 logprobs = (_logprob(text, request.sampling.top_logprobs),) if request.sampling.logprobs else None
-                yield TokenDelta(text=text, token_ids=(_token_id(text),), index=index, logprobs=logprobs)
+                layers = _layers(plan, sent)
+                delta = TokenDelta(text=text, token_ids=(_token_id(text),), index=index, logprobs=logprobs)
+                if request.options.return_token_layers:
+                    delta = replace(delta, layers=(layers,), chars=(len(text),))
+                yield delta
+                layers_run[str(layers)] += 1
                 count += 1
             if request.sampling.n > 1:
                 yield ChoiceFinished(index=index, finish_reason=finish_reason)
-        yield Finished(finish_reason=finish_reason, usage=replace(usage, completion_tokens=count), dynamic_graph=plan)
+        yield Finished(
+            finish_reason=finish_reason,
+            usage=replace(usage, completion_tokens=count),
+            dynamic_graph={**graph, **_ran(plan, layers_run)},
+        )
+
+    def _side_task(self, request: ChatRequest) -> tuple[StreamEvent, ...]:
+        """The fake's tokens are bytes; what it hears is its answer."""
+        text, ids = "", request.task.token_ids
+        usage = Usage(audio_tokens=_TOKENS_PER_AUDIO * len(request.audios))
+        if request.task.kind is TaskKind.TOKENIZE:
+            texts = [message.text for message in request.messages] if request.task.text is None else [request.task.text]
+            ids = tuple("".join(texts).encode()) + (0,) * _TOKENS_PER_IMAGE * len(request.images)
+        elif request.task.kind is TaskKind.DETOKENIZE:
+            text = bytes(token % 256 for token in ids).decode("utf-8", "replace")
+        else:
+            text = self._knobs.fake_text
+        facts = {"max_model_len": self._knobs.fake_context_tokens}
+        usage = replace(usage, prompt_tokens=usage.audio_tokens, completion_tokens=len(ids))
+        return (
+            Started(usage=usage, dynamic_graph=facts),
+            TokenDelta(text=text, token_ids=ids),
+            Finished(finish_reason=FinishReason.STOP, usage=usage, dynamic_graph=facts),
+        )
 
     async def ready(self) -> bool:
         return self._knobs.fake_ready
@@ -122,20 +158,47 @@ class FakeBackend:
         return Usage(prompt_tokens=prompt_tokens, image_tokens=image_tokens, audio_tokens=audio_tokens)
 
 
-def _plan(request: ChatRequest) -> dict[str, Any]:
+def _plan(request: ChatRequest) -> ExecutionPlan:
+    """As the real planner for a checkpoint that has exits and no certificate."""
     asked = parse_depth(request.options.depth, _EXITS, _NUM_LAYERS)
-    depth = _NUM_LAYERS if asked is None else asked
-    plan = ExecutionPlan(
+    is_number = request.options.depth not in (None, "auto", "full")
+    mode = request.options.exit or (ExitMode.FIXED if is_number else ExitMode.LOSSLESS).value
+    if mode not in (ExitMode.FIXED.value, ExitMode.LOSSLESS.value):
+        raise InvalidRequestError(f'exit is {mode!r}, the fake knows "fixed" and "lossless"', param="exit")
+    if mode == ExitMode.LOSSLESS.value and asked not in (None, _NUM_LAYERS):
+        raise InvalidRequestError(f'exit "lossless" answers as full depth does, not as {asked} layers', param="exit")
+    return ExecutionPlan(
         enabled=True,
         run_vision=bool(request.images),
         run_speech=bool(request.audios),
         num_layers=_NUM_LAYERS,
-        depth=depth,
-        exit_mode=ExitMode.FIXED,
+        depth=_NUM_LAYERS if asked is None else asked,
+        exit_mode=ExitMode(mode),
         reason="auto" if asked is None else "requested",
         reasoning_budget_tokens=request.options.max_reasoning_tokens,
     )
-    return plan.to_json()
+
+
+def _encoders(request: ChatRequest) -> tuple[str, ...]:
+    return tuple(name for name, media in ((VISION, request.images), (SPEECH, request.audios)) if media)
+
+
+def _layers(plan: ExecutionPlan, token: int) -> int:
+    """Lossless: of four tokens in a row, the shallowest exit guesses three."""
+    is_guess = plan.exit_mode is ExitMode.LOSSLESS and token % 4
+    return _EXITS[0] if is_guess else plan.depth
+
+
+def _ran(plan: ExecutionPlan, layers_run: Counter[str]) -> dict[str, Any]:
+    is_lossless = plan.exit_mode is ExitMode.LOSSLESS
+    guessed = layers_run[str(_EXITS[0])] if is_lossless else 0
+    return {
+        "layers_run": dict(layers_run),
+        "layer_steps": plan.depth * layers_run.total(),
+        "drafts_proposed": guessed,
+        "drafts_accepted": guessed,
+        "kv_bytes": _KV_BYTES_PER_LAYER_TOKEN * plan.depth * layers_run.total(),
+    }
 
 
 def _token_id(text: str) -> int:

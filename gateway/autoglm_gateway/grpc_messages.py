@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
+from autoglm_gateway.answer_format import answers_with_data
 from autoglm_gateway.draft import ChatDraft, DraftMessage, DraftPart, MediaKind, MediaRef
 from autoglm_gateway.openai_schema import check_features
 from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
@@ -21,6 +22,7 @@ from autoglm_protocol.events import (
     Started,
     StreamEvent,
     TokenDelta,
+    TokenLayers,
     TokenLogprob,
     Usage,
 )
@@ -50,7 +52,11 @@ def draft_from(request: pb.ChatRequest, *, features: frozenset[str], stream: boo
         messages=tuple(_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)),
         sampling=sampling,
         options=_options(request.options),
-        return_reasoning=request.options.return_reasoning,
+        return_reasoning=(
+            request.options.return_reasoning
+            if request.options.HasField("return_reasoning")
+            else answers_with_data(sampling.grammar)
+        ),
         stream=stream,
     )
 
@@ -67,6 +73,7 @@ def response_of(draft: ChatDraft, completion: Completion, *, response_id: str) -
                 token_ids=choice.token_ids,
                 finish_reason=_FINISH_REASONS[choice.finish_reason],
                 logprobs=_logprobs(choice.logprobs),
+                token_layers=_token_layers(choice.token_layers),
             )
         )
     return pb.ChatResponse(
@@ -109,6 +116,7 @@ class EventMessages:
                     reasoning=split.reasoning,
                     token_ids=event.token_ids,
                     logprobs=_logprobs(event.logprobs or ()),
+                    token_layers=_token_layers(event.token_layers),
                 )
             )
         elif isinstance(event, ChoiceFinished):
@@ -164,6 +172,8 @@ def _sampling(sampling: pb.Sampling) -> SamplingParams:
             given[descriptor.name] = dict(value)
         elif descriptor.is_repeated:
             given[descriptor.name] = list(value)
+        elif descriptor.name == "grammar":
+            given[descriptor.name] = {"kind": value.kind, "value": value.value}
         else:
             given[descriptor.name] = value
     if given.get("top_k") == -1:
@@ -192,6 +202,10 @@ def _struct(value: Mapping[str, Any]) -> Struct:
     struct = Struct()
     struct.update(value)
     return struct
+
+
+def _token_layers(tokens: Iterable[TokenLayers]) -> list[pb.TokenLayers]:
+    return [pb.TokenLayers(text=token.text, layers=token.layers) for token in tokens]
 
 
 def _logprobs(entries: Iterable[TokenLogprob]) -> list[pb.TokenLogprob]:

@@ -7,16 +7,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoglm_gateway.api_keys import ApiKeys
 from autoglm_gateway.http_errors import error_response
-from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.quotas import QuotaCounter
 from autoglm_protocol.errors import AuthenticationError
 
-_OPEN = ("/page/", "/health", "/metrics", "/version", "/openapi.json")
+_OPEN = ("/page/", "/health", "/metrics", "/version", "/openapi.json", "/docs")
 
 
 class KeyRequired:
     """ASGI middleware. Puts the key's Caller into the scope's state and its x-ratelimit-* headers on the answer."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, quotas: Quotas) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, quotas: QuotaCounter) -> None:
         self._app = app
         self._keys = keys
         self._quotas = quotas
@@ -34,7 +34,7 @@ class KeyRequired:
 
         async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._quotas.headers(caller))
+                MutableHeaders(scope=message).update(await self._quotas.headers(caller))
             await send(message)
 
         await self._app(scope, receive, send_with_limits)

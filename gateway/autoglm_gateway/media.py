@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoglm_gateway.audio_header import read_audio_header
 from autoglm_gateway.draft import DraftMessage, MediaKind, MediaRef
 from autoglm_gateway.image_header import read_image_header
 from autoglm_gateway.media_fetch import MediaFetcher
+from autoglm_gateway.media_store import MediaStore
 from autoglm_gateway.option import option
 from autoglm_protocol.chat import AudioPart, ImagePart, Message, Part, TextPart
 from autoglm_protocol.errors import InvalidRequestError
@@ -42,12 +43,14 @@ class MediaLimits:
         ("*",), "hosts that http(s) media may come from; *.example.com takes subdomains, empty allows none"
     )
     media_timeout_s: float = option(10.0, "time for fetching one http(s) medium, redirects included")
+    media_store_bytes: int = option(256 << 20, "memory for media that callers gave a uuid; 0 keeps none")
     media_private_addresses: bool = option(False, "let http(s) media come from private addresses, for test networks")
 
 
 class MediaReader:
     def __init__(self, limits: MediaLimits) -> None:
         self._limits = limits
+        self._store = MediaStore(limits.media_store_bytes)
         self._fetcher = MediaFetcher(
             hosts=limits.media_hosts,
             timeout_s=limits.media_timeout_s,
@@ -57,8 +60,11 @@ class MediaReader:
     async def close(self) -> None:
         await self._fetcher.close()
 
-    async def read(self, messages: tuple[DraftMessage, ...]) -> tuple[Message, ...]:
-        """Messages with every medium as bytes, order kept. Raises InvalidRequestError naming the field."""
+    async def read(self, messages: tuple[DraftMessage, ...], *, owner: str | None) -> tuple[Message, ...]:
+        """Messages with every medium as bytes, order kept. Raises InvalidRequestError naming the field.
+
+        owner: whose uuids are meant, None where nobody needs a key.
+        """
         self._check_counts(messages)
         read: list[Message] = []
         for message in messages:
@@ -67,8 +73,15 @@ class MediaReader:
                 if isinstance(part, TextPart):
                     parts.append(part)
                 else:
-                    parts.append(await self._read_part(part))
-            read.append(Message(role=message.role, parts=tuple(parts)))
+                    parts.append(await self._part_of(part, owner))
+            read.append(
+                Message(
+                    role=message.role,
+                    parts=tuple(parts),
+                    tool_calls=message.tool_calls,
+                    tool_call_id=message.tool_call_id,
+                )
+            )
         return tuple(read)
 
     def _check_counts(self, messages: tuple[DraftMessage, ...]) -> None:
@@ -82,12 +95,29 @@ class MediaReader:
                     param=of_kind[limit].param,
                 )
 
+    async def _part_of(self, ref: MediaRef, owner: str | None) -> ImagePart | AudioPart:
+        if ref.uuid is None:
+            return await self._read_part(ref)
+        is_inline = ref.base64 is not None or ref.data is not None or (ref.url or "")[:5].lower() == "data:"
+        known = None if is_inline else self._store.get(owner, ref)
+        if known is not None:
+            return replace(known, detail=ref.detail) if isinstance(known, ImagePart) else known
+        if not is_inline and ref.url is None:
+            raise InvalidRequestError(
+                f"{ref.param} names a medium that is not here (any more); send it again with its uuid",
+                code="unknown_media_uuid",
+                param=ref.param,
+            )
+        part = await self._read_part(ref)
+        self._store.put(owner, ref, part)
+        return part
+
     async def _read_part(self, ref: MediaRef) -> ImagePart | AudioPart:
         data, declared = await self._bytes_of(ref)
         if ref.kind is MediaKind.IMAGE:
             self._check_bytes(data, self._limits.max_image_bytes, "image_file_too_large", ref)
             read_image_header(data, max_pixels=self._limits.max_image_pixels, param=ref.param)
-            return ImagePart(data=data)
+            return ImagePart(data=data, detail=ref.detail)
         self._check_bytes(data, self._limits.max_audio_bytes, "audio_file_too_large", ref)
         header = read_audio_header(data, declared=declared, param=ref.param)
         if header.duration_s is not None and header.duration_s > self._limits.max_audio_s:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from autoglm_gateway.graph_metrics import GraphMetrics
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, TokenDelta
 
@@ -65,6 +66,7 @@ class Metrics:
             "http_requests", "HTTP answers.", ("handler", "method", "status"), registry=self.registry
         )
         self.grpc_requests = Counter("grpc_requests", "gRPC answers.", ("method", "code"), registry=self.registry)
+        self.graph = GraphMetrics(self.registry, model)
         self._model = model
 
     def succeeded(self, finish_reason: str) -> None:
@@ -78,10 +80,13 @@ class Metrics:
 
 
 class RequestMetrics:
-    """What one request adds. `observe` sees each event once."""
+    """What one request adds. `observe` sees each event once; one that generates nothing adds its failure at most."""
 
-    def __init__(self, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, metrics: Metrics, *, generates: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._metrics = metrics
+        self._generates = generates
         self._clock = clock
         self._arrived_s = clock()
         self._last_token_s: float | None = None
@@ -91,12 +96,13 @@ class RequestMetrics:
 
     def observe(self, event: StreamEvent) -> None:
         if isinstance(event, TokenDelta):
-            if event.token_ids:
+            if event.token_ids and self._generates:
                 self._tokens(len(event.token_ids))
-        elif isinstance(event, Finished):
+        elif isinstance(event, Finished) and self._generates:
             self._metrics.e2e_s.observe(self._clock() - self._arrived_s)
             self._metrics.prompt_tokens.inc(event.usage.prompt_tokens)
             self._metrics.succeeded(event.finish_reason.value)
+            self._metrics.graph.observe(event)
         elif isinstance(event, Failed):
             self._metrics.failed(event.error)
         elif isinstance(event, Cancelled):

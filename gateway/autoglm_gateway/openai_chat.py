@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from autoglm_gateway import sse
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
+from autoglm_gateway.tool_calls import Reading, ToolCallSplitter, split_calls
+from autoglm_protocol.chat import ToolCall
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import (
     ChoiceFinished,
@@ -23,6 +25,7 @@ from autoglm_protocol.events import (
     Started,
     StreamEvent,
     TokenDelta,
+    TokenLayers,
     TokenLogprob,
 )
 
@@ -44,16 +47,20 @@ class ChatFormat:
 def chat_completion(draft: ChatDraft, completion: Completion) -> Json:
     choices: list[Json] = []
     for choice in completion.choices:
-        message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
+        text, calls = (choice.text, ()) if draft.tools is None else split_calls(choice.text, draft.tools)
+        message: Json = {"role": "assistant", "content": text, "refusal": None}
         if draft.return_reasoning:
-            split = split_reasoning(choice.text)
+            split = split_reasoning(text)
             message |= {"content": split.content, "reasoning_content": split.reasoning}
+        if calls:
+            message |= {"content": message["content"] or None, "tool_calls": [_call(call) for call in calls]}
         choices.append(
             {
                 "index": choice.index,
                 "message": message,
                 "logprobs": _logprobs(choice.logprobs) if draft.sampling.logprobs else None,
-                "finish_reason": choice.finish_reason.value,
+                "finish_reason": _reason(choice.finish_reason, calls),
+                **token_layers(choice.token_layers),
             }
         )
     return {
@@ -81,12 +88,20 @@ class ChatChunks:
             "system_fingerprint": None,
         }
         self._usage = started.usage
+        # Who asks for the depth of tokens gets the plan in front of them: layers mean little without their number.
+        self._plan: Json = {"dynamic_graph": dict(started.dynamic_graph)} if draft.options.return_token_layers else {}
         self._splitters: dict[int, ReasoningSplitter] = {}
         if draft.return_reasoning:
             self._splitters = {index: ReasoningSplitter() for index in range(draft.sampling.n)}
+        self._call_splitters: dict[int, ToolCallSplitter] = {}
+        if draft.tools is not None:
+            self._call_splitters = {index: ToolCallSplitter(draft.tools) for index in range(draft.sampling.n)}
 
     def first(self) -> bytes:
-        roles = (self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._draft.sampling.n))
+        roles = (
+            self._chunk(index, {"role": "assistant", "content": ""}, **self._plan)
+            for index in range(self._draft.sampling.n)
+        )
         return b"".join(map(sse.encode, roles))
 
     def of(self, event: StreamEvent) -> bytes:
@@ -116,30 +131,57 @@ class ChatChunks:
         if self._draft.continuous_usage:
             count = self._usage.completion_tokens + len(event.token_ids)
             self._usage = replace(self._usage, completion_tokens=count)
-        splitter = self._splitters.get(event.index)
-        delta = {"content": event.text} if splitter is None else _split_delta(splitter.feed(event.text))
+        calls = self._call_splitters.get(event.index)
+        text = event.text if calls is None else calls.feed(event.text)
+        delta = self._text_delta(event.index, text)
         logprobs = _logprobs(event.logprobs) if event.logprobs else None
-        if (event.text and delta) or logprobs or self._draft.continuous_usage:
-            yield self._chunk(event.index, delta, logprobs=logprobs)
+        layers = token_layers(event.token_layers)
+        if (text and delta) or logprobs or layers or self._draft.continuous_usage:
+            yield self._chunk(event.index, delta, logprobs=logprobs, choice=layers)
 
     def _finish_choice(self, index: int, reason: FinishReason, **extra: Any) -> Iterator[Json]:
+        call_splitter = self._call_splitters.get(index)
+        reading = Reading(calls=(), content="") if call_splitter is None else call_splitter.finish()
+        if reading.content:
+            yield self._chunk(index, self._text_delta(index, reading.content))
         splitter = self._splitters.get(index)
         if splitter is not None:
             rest = _split_delta(splitter.finish())
             if rest:
                 yield self._chunk(index, rest)
-        yield self._chunk(index, {}, finish_reason=reason.value, **extra)
+        for position, call in enumerate(reading.calls):
+            head = _call(replace(call, arguments=""))
+            yield self._chunk(index, {"tool_calls": [{"index": position, **head}]})
+            arguments = {"index": position, "function": {"arguments": call.arguments}}
+            yield self._chunk(index, {"tool_calls": [arguments]})
+        yield self._chunk(index, {}, finish_reason=_reason(reason, reading.calls), **extra)
+
+    def _text_delta(self, index: int, text: str) -> Json:
+        splitter = self._splitters.get(index)
+        return {"content": text} if splitter is None else _split_delta(splitter.feed(text))
 
     def _chunk(
-        self, index: int, delta: Json, *, logprobs: Json | None = None, finish_reason: str | None = None, **extra: Any
+        self,
+        index: int,
+        delta: Json,
+        *,
+        logprobs: Json | None = None,
+        finish_reason: str | None = None,
+        choice: Json | None = None,
+        **extra: Any,
     ) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        chunk = {**self._head, "choices": [choice], **extra}
+        known = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        chunk = {**self._head, "choices": [known | (choice or {})], **extra}
         if self._draft.continuous_usage:
             chunk["usage"] = self._usage.to_openai()
         elif self._draft.include_usage:
             chunk["usage"] = None
         return chunk
+
+
+def token_layers(tokens: Sequence[TokenLayers]) -> Json:
+    """The field `token_layers` of a choice, only where it was asked for."""
+    return {"token_layers": [token.to_json() for token in tokens]} if tokens else {}
 
 
 def error_body(error: AutoglmError) -> Json:
@@ -154,6 +196,14 @@ def model_list(names: tuple[str, ...]) -> Json:
 
 def model_card(name: str) -> Json:
     return {"id": name, "object": "model", "created": 0, "owned_by": "autoglm"}
+
+
+def _call(call: ToolCall) -> Json:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _reason(reason: FinishReason, calls: Sequence[ToolCall]) -> str:
+    return "tool_calls" if calls and reason is FinishReason.STOP else reason.value
 
 
 def _split_delta(split: Split) -> Json:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autoglm_gateway import sse
 from autoglm_gateway.draft import ChatDraft
-from autoglm_gateway.openai_chat import error_body
+from autoglm_gateway.openai_chat import error_body, token_layers
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import (
     ChoiceFinished,
@@ -32,6 +32,7 @@ class CompletionFormat:
                 "text": choice.text,
                 "logprobs": _logprobs(choice.logprobs, 0) if draft.sampling.logprobs else None,
                 "finish_reason": choice.finish_reason.value,
+                **token_layers(choice.token_layers),
             }
             for choice in completion.choices
         ]
@@ -68,8 +69,9 @@ class CompletionChunks:
         if isinstance(event, TokenDelta):
             logprobs = _logprobs(event.logprobs, self._text_offsets[event.index]) if event.logprobs else None
             self._text_offsets[event.index] += len(event.text)
-            if event.text or logprobs:
-                yield self._chunk(event.index, text=event.text, logprobs=logprobs, finish_reason=None)
+            layers = token_layers(event.token_layers)
+            if event.text or logprobs or layers:
+                yield self._chunk(event.index, text=event.text, logprobs=logprobs, finish_reason=None, **layers)
         elif isinstance(event, ChoiceFinished):
             yield self._chunk(event.index, text="", logprobs=None, finish_reason=event.finish_reason.value)
         elif isinstance(event, Finished):

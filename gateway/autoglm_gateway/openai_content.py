@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
-import orjson
-
+from autoglm_gateway import phone_tools
 from autoglm_gateway.draft import DraftMessage, DraftPart, MediaKind, MediaRef
 from autoglm_gateway.json_fields import JsonFields
-from autoglm_protocol.chat import Role, TextPart
+from autoglm_gateway.media_store import MAX_UUID_CHARACTERS
+from autoglm_protocol.chat import IMAGE_DETAILS, Role, TextPart, ToolCall
 from autoglm_protocol.errors import InvalidRequestError
 
 ROLES = {
@@ -21,6 +22,13 @@ ROLES = {
     "function": Role.TOOL,
 }
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_VIDEO_PARTS = ("video", "video_url", "input_video")
+_MEDIA_PARTS = {
+    "image_url": MediaKind.IMAGE,
+    "input_image": MediaKind.IMAGE,
+    "audio_url": MediaKind.AUDIO,
+    "input_audio": MediaKind.AUDIO,
+}
 _AUDIO_FORMATS = ("wav", "mp3")
 
 
@@ -31,26 +39,38 @@ def read_messages(fields: JsonFields, name: str = "messages") -> tuple[DraftMess
         raise InvalidRequestError(f"{name} is missing", code="missing_required_parameter", param=name)
     if not raw:
         raise InvalidRequestError(f"{name} must hold at least one message", param=name)
-    return tuple(_message(JsonFields(item, f"{name}[{index}]")) for index, item in enumerate(raw))
+    phone_calls: set[str] = set()
+    return tuple(_message(JsonFields(item, f"{name}[{index}]"), phone_calls) for index, item in enumerate(raw))
 
 
-def _message(message: JsonFields) -> DraftMessage:
+def _message(message: JsonFields, phone_calls: set[str]) -> DraftMessage:
+    """`phone_calls`: the ids of phone actions called so far."""
     role_name = message.required_text("role")
     role = ROLES.get(role_name)
     if role is None:
         where = message.where("role")
         raise InvalidRequestError(f"{where} is {role_name!r}, must be one of {', '.join(ROLES)}", param=where)
+    call_id = message.text("tool_call_id") if role is Role.TOOL else None
+    if call_id in phone_calls:
+        role, call_id = Role.USER, None  # what became of an action is the phone's next turn, screenshots included
     parts: list[DraftPart] = []
+    tool_calls: list[ToolCall] = []
     if role is Role.ASSISTANT:
         reasoning = message.text("reasoning_content")
         if reasoning:
             parts.append(TextPart(text=f"<think>{reasoning}</think>"))  # what was split off goes back in front
     parts.extend(read_content(message, "content", role=role))
-    calls = message.items("tool_calls") or []
-    parts.extend(_tool_call(JsonFields(call, message.where(f"tool_calls[{i}]"))) for i, call in enumerate(calls))
-    if not parts:
+    for index, raw in enumerate(message.items("tool_calls") or []):
+        call = _tool_call(JsonFields(raw, message.where(f"tool_calls[{index}]")))
+        action = phone_tools.action_text(call.name, call.arguments)
+        if action is None:
+            tool_calls.append(call)
+        else:
+            parts.append(TextPart(text=f"<answer>{action}</answer>"))
+            phone_calls.add(call.id)
+    if not parts and not tool_calls:
         raise InvalidRequestError(f"{message.where('content')} is missing", param=message.where("content"))
-    return DraftMessage(role=role, parts=tuple(parts))
+    return DraftMessage(role=role, parts=tuple(parts), tool_calls=tuple(tool_calls), tool_call_id=call_id)
 
 
 def read_content(message: JsonFields, name: str, *, role: Role) -> Sequence[DraftPart]:
@@ -73,12 +93,20 @@ def _part(raw: Any, where: str, role: Role) -> DraftPart:
     kind = part.required_text("type")
     if kind in _TEXT_PARTS:
         return TextPart(text=part.required_text(_TEXT_PARTS[kind]))
-    if kind in ("image_url", "input_image"):
-        ref = _url_part(part, "image_url", MediaKind.IMAGE)
+    if _is_name_alone(part, kind):
+        ref = MediaRef(kind=_MEDIA_PARTS[kind], param=part.where("uuid"))
+    elif kind in ("image_url", "input_image"):
+        ref = replace(_url_part(part, "image_url", MediaKind.IMAGE), detail=_detail(part))
     elif kind == "audio_url":
         ref = _url_part(part, "audio_url", MediaKind.AUDIO)
     elif kind == "input_audio":
         ref = _input_audio(part)
+    elif kind in _VIDEO_PARTS:
+        raise InvalidRequestError(
+            f"{where} is a {kind}, and this server takes no video; send pictures of it",
+            code="unsupported_content",
+            param=part.where("type"),
+        )
     else:
         raise InvalidRequestError(
             f"{part.where('type')} is {kind!r}, supported are text, image_url, input_audio and audio_url",
@@ -86,7 +114,21 @@ def _part(raw: Any, where: str, role: Role) -> DraftPart:
         )
     if role is not Role.USER:
         raise InvalidRequestError(f"{where} is a {ref.kind.value}, which only user messages may hold", param=where)
-    return ref
+    return replace(ref, uuid=_uuid(part))
+
+
+def _is_name_alone(part: JsonFields, kind: str) -> bool:
+    """A part with a `uuid` and no content: {"type": "image_url", "image_url": null, "uuid": ...} as vLLM's clients."""
+    name = {"input_image": "image_url"}.get(kind, kind)
+    return kind in _MEDIA_PARTS and part.raw.get("uuid") is not None and not part.raw.get(name)
+
+
+def _uuid(part: JsonFields) -> str | None:
+    uuid = part.text("uuid")
+    if uuid is not None and not 1 <= len(uuid) <= MAX_UUID_CHARACTERS:
+        where = part.where("uuid")
+        raise InvalidRequestError(f"{where} must have 1 to {MAX_UUID_CHARACTERS} characters", param=where)
+    return uuid
 
 
 def _url_part(part: JsonFields, name: str, kind: MediaKind) -> MediaRef:
@@ -99,6 +141,20 @@ def _url_part(part: JsonFields, name: str, kind: MediaKind) -> MediaRef:
             f"{part.where(name)} is missing", code="missing_required_parameter", param=part.where(name)
         )
     return MediaRef(kind=kind, url=section.required_text("url"), param=section.where("url"))
+
+
+def _detail(part: JsonFields) -> str | None:
+    """Chat completions say it inside `image_url`, responses beside it."""
+    section = JsonFields(part.raw["image_url"], part.where("image_url")) if _is_object(part, "image_url") else part
+    detail = section.text("detail")
+    if detail not in (None, *IMAGE_DETAILS):
+        where = section.where("detail")
+        raise InvalidRequestError(f"{where} is {detail!r}, must be one of {', '.join(IMAGE_DETAILS)}", param=where)
+    return detail
+
+
+def _is_object(part: JsonFields, name: str) -> bool:
+    return isinstance(part.raw.get(name), dict)
 
 
 def _input_audio(part: JsonFields) -> MediaRef:
@@ -115,9 +171,10 @@ def _input_audio(part: JsonFields) -> MediaRef:
     )
 
 
-def _tool_call(call: JsonFields) -> TextPart:
+def _tool_call(call: JsonFields) -> ToolCall:
     function = call.section("function")
     if function is None:
         raise InvalidRequestError(f"{call.where('function')} is missing", param=call.where("function"))
-    written = {"name": function.required_text("name"), "arguments": function.text("arguments") or ""}
-    return TextPart(text=orjson.dumps(written).decode())
+    return ToolCall(
+        id=call.text("id") or "", name=function.required_text("name"), arguments=function.text("arguments") or "{}"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from autoglm_gateway.answer_format import FORMAT_FIELDS
 from autoglm_protocol.chat import ChatOptions
 from autoglm_protocol.sampling import SamplingParams
 
@@ -16,19 +17,22 @@ _ENVELOPE = frozenset(
         "include_reasoning",
         "max_completion_tokens",
         "messages",
+        "mm_processor_kwargs",
         "model",
         "reasoning_effort",
         "return_reasoning",
         "stream",
         "stream_options",
+        "parallel_tool_calls",
         "thinking_token_budget",
+        "tool_choice",
+        "tools",
     )
 )
 # Bookkeeping for OpenAI's own platform: true of any answer, so nothing is lost by not acting on it.
 WITHOUT_EFFECT_FIELDS = frozenset(
     (
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
         "request_id",
@@ -44,9 +48,7 @@ HARMLESS_VALUES: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
-    "tool_choice": ("none", "auto"),
     "verbosity": ("medium",),
 }
 """Fields that are not supported, with the values that ask for what happens anyway."""
@@ -57,20 +59,13 @@ UNSUPPORTED_FIELDS = HARMLESS_VALUES.keys() | frozenset(
         "chat_template",
         "documents",
         "functions",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
         "length_penalty",
-        "mm_processor_kwargs",
         "prediction",
         "prompt_logprobs",
-        "structured_outputs",
-        "tools",
         "truncate_prompt_tokens",
         "use_beam_search",
         "web_search_options",
     )
 )
 
-KNOWN_FIELDS = SAMPLING_FIELDS | _OPTION_FIELDS | _ENVELOPE | WITHOUT_EFFECT_FIELDS | UNSUPPORTED_FIELDS
+KNOWN_FIELDS = SAMPLING_FIELDS | FORMAT_FIELDS | _OPTION_FIELDS | _ENVELOPE | WITHOUT_EFFECT_FIELDS | UNSUPPORTED_FIELDS

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from autoglm_gateway.answer_format import answers_with_data, read_grammar
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_content import read_messages
 from autoglm_gateway.openai_fields import HARMLESS_VALUES, KNOWN_FIELDS, SAMPLING_FIELDS, UNSUPPORTED_FIELDS
+from autoglm_gateway.tools import Tools, forced, read_tools
 from autoglm_protocol.chat import ChatOptions
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.sampling import SamplingParams
@@ -19,8 +21,22 @@ def parse_chat(body: Any, *, features: frozenset[str]) -> ChatDraft:
     fields = JsonFields(body)
     model = fields.required_text("model")
     refuse_unsupported(fields)
+    tools = read_tools(fields)
     messages = read_messages(fields)
-    return replace(read_settings(fields, features=features), model=model, messages=messages)
+    draft = replace(read_settings(fields, features=features), model=model, messages=messages)
+    if tools is not None:
+        draft = _offering(draft, tools)
+        check_features(draft.sampling, features)
+    return draft
+
+
+def _offering(draft: ChatDraft, tools: Tools) -> ChatDraft:
+    """The request with tools: functions go to the chat template, which refuses them where it has no place for them."""
+    options = draft.options
+    if tools.functions:
+        kwargs = {**options.chat_template_kwargs, "tools": [dict(tool) for tool in tools.functions]}
+        options = replace(options, chat_template_kwargs=kwargs)
+    return replace(draft, tools=tools, options=options, sampling=forced(draft.sampling, tools))
 
 
 def refuse_unsupported(fields: JsonFields) -> None:
@@ -30,6 +46,13 @@ def refuse_unsupported(fields: JsonFields) -> None:
             raise InvalidRequestError(
                 f"{name} is not supported by this server", code="unsupported_parameter", param=name
             )
+
+
+def refuse_tools(fields: JsonFields) -> None:
+    """For endpoints whose answers have no place for calls."""
+    if fields.raw.get("tools") or fields.raw.get("tool_choice") not in (None, "none", "auto"):
+        name = "tools" if fields.raw.get("tools") else "tool_choice"
+        raise InvalidRequestError(f"{name} is not supported by this endpoint", code="unsupported_parameter", param=name)
 
 
 def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozenset[str] = frozenset()) -> ChatDraft:
@@ -46,7 +69,9 @@ def read_settings(fields: JsonFields, *, features: frozenset[str], known: frozen
         messages=(),
         sampling=sampling,
         options=_options(fields),
-        return_reasoning=fields.flag("return_reasoning", fields.flag("include_reasoning", False)),
+        return_reasoning=fields.flag(
+            "return_reasoning", fields.flag("include_reasoning", answers_with_data(sampling.grammar))
+        ),
         stream=stream,
         include_usage=stream_options is not None and stream_options.flag("include_usage", False),
         continuous_usage=continuous,
@@ -61,6 +86,9 @@ def check_features(sampling: SamplingParams, features: frozenset[str]) -> None:
             raise InvalidRequestError(
                 f"{name} is not supported by this server", code="unsupported_parameter", param=name
             )
+    if sampling.grammar is not None and "grammar" not in features:
+        name = sampling.grammar.param
+        raise InvalidRequestError(f"{name} is not supported by this server", code="unsupported_parameter", param=name)
 
 
 def _sampling(fields: JsonFields) -> SamplingParams:
@@ -70,8 +98,10 @@ def _sampling(fields: JsonFields) -> SamplingParams:
         raw["max_tokens"] = limit
     if raw.get("top_k") == -1:
         raw["top_k"] = 0  # vLLM's word for the same
+    grammar = read_grammar(fields)
+    raw.pop("grammar", None)
     try:
-        return SamplingParams.from_json(raw)
+        return replace(SamplingParams.from_json(raw), grammar=grammar)
     except InvalidRequestError as error:
         if error.param == "max_tokens" and limit is not None:
             message = error.message.replace("max_tokens", "max_completion_tokens")
@@ -99,7 +129,28 @@ def _options(fields: JsonFields) -> ChatOptions:
         continue_final_message=fields.flag("continue_final_message", False),
         add_generation_prompt=fields.flag("add_generation_prompt", True),
         priority=_int32(fields, "priority") or 0,
+        **_pixel_limits(fields),
+        return_token_layers=fields.flag("return_token_layers", False),
     )
+
+
+def _pixel_limits(fields: JsonFields) -> dict[str, int | None]:
+    """max_pixels and min_pixels, ours at the top level or vLLM's inside mm_processor_kwargs."""
+    section = fields.section("mm_processor_kwargs")
+    for name in section.raw if section is not None else ():
+        if name not in ("max_pixels", "min_pixels"):
+            where = f"mm_processor_kwargs.{name}"
+            raise InvalidRequestError(
+                f"{where} is not supported; max_pixels and min_pixels are", code="unsupported_parameter", param=where
+            )
+    limits: dict[str, int | None] = {}
+    for name in ("max_pixels", "min_pixels"):
+        inner = None if section is None else section.integer(name)
+        value = fields.integer(name) if inner is None else inner
+        if value is not None and not 1 <= value < 1 << 31:
+            raise InvalidRequestError(f"{name} is {value}, must be a whole number from 1", param=name)
+        limits[name] = value
+    return limits
 
 
 def _at_least_0(fields: JsonFields, name: str) -> int | None:

@@ -45,7 +45,8 @@ SETTINGS: Json = {
     "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MAX_TOP_LOGPROBS},
     "n": {**_WHOLE, "minimum": 1, "maximum": MAX_CHOICES, "default": 1},
     "depth": {"oneOf": [_WHOLE, _TEXT], "description": '"auto", "full" or a number of layers'},
-    "exit": {**_TEXT, "description": "exit mode"},
+    "exit": {"type": "string", "enum": ["lossless", "certified", "fixed"]},
+    "return_token_layers": {**_FLAG, "default": False, "description": "token_layers in every choice"},
     "enable_thinking": {**_FLAG, "default": True},
     "reasoning_effort": {**_TEXT, "description": '"none" turns thinking off'},
     "return_reasoning": {**_FLAG, "default": False, "description": "split <think>...</think> into reasoning_content"},
@@ -57,8 +58,29 @@ SETTINGS: Json = {
     "continue_final_message": _FLAG,
     "add_generation_prompt": {**_FLAG, "default": True},
     "priority": {**_WHOLE, "default": 0, "description": "lower runs sooner"},
+    "response_format": {**_OBJECT, "description": "text, json_object, json_schema or autoglm_action"},
+    "structured_outputs": {**_OBJECT, "description": "one of json, regex, choice, grammar and json_object"},
+    "guided_json": {"oneOf": [_OBJECT, _TEXT, _FLAG]},
+    "guided_regex": _TEXT,
+    "guided_choice": {"type": "array", "items": _TEXT, "minItems": 1},
+    "guided_grammar": {**_TEXT, "description": "Lark or GBNF"},
+    "grammar": {**_OBJECT, "description": "kind and value, as the decoder takes it"},
+    "max_pixels": {**_WHOLE, "minimum": 1, "description": "of each picture once scaled; the server bounds it too"},
+    "min_pixels": {**_WHOLE, "minimum": 1},
+    "mm_processor_kwargs": {**_OBJECT, "description": "max_pixels and min_pixels, as vLLM has them"},
 }
 """Fields that every generating endpoint understands; a test holds them against openai_fields.py."""
+
+TOOLS: Json = {
+    "tools": {
+        "type": "array",
+        "items": {"type": "object", "required": ["type"], "properties": {"type": _TEXT, "function": _OBJECT}},
+        "minItems": 1,
+        "description": 'functions, or {"type": "phone_actions"} for every action of the phone',
+    },
+    "tool_choice": {"oneOf": [_TEXT, _OBJECT], "description": "none, auto, required, or a function's name"},
+    "parallel_tool_calls": {**_FLAG, "default": True},
+}
 
 
 def document() -> Json:
@@ -72,7 +94,9 @@ def document() -> Json:
         },
         "paths": {
             "/v1/chat/completions": _generates(
-                "Chat", ["messages"], {"messages": {"type": "array", "items": _ref("Message"), "minItems": 1}}
+                "Chat",
+                ["messages"],
+                {"messages": {"type": "array", "items": _ref("Message"), "minItems": 1}, **TOOLS},
             ),
             "/v1/completions": _generates("Text completion", ["prompt"], {"prompt": _TEXT}),
             "/v1/multimodal/completions": _generates(
@@ -97,6 +121,17 @@ def document() -> Json:
                     "reasoning": _OBJECT,
                 },
             ),
+            "/v1/audio/transcriptions": _transcribes(),
+            "/tokenize": _asks(
+                "Token ids of a text or of a rendered conversation",
+                [],
+                {
+                    "prompt": {**_TEXT, "description": "a text alone; or else messages"},
+                    "messages": {"type": "array", "items": _ref("Message"), "minItems": 1},
+                },
+            ),
+            "/detokenize": _asks("Text of token ids", ["tokens"], {"tokens": {"type": "array", "items": _WHOLE}}),
+            "/v1/phone_actions": _reads("The phone's actions as function tools"),
             "/v1/models": _reads("The served names"),
             "/v1/models/{name}": _reads("One served name", parameter="name"),
             "/health": _reads("Whether a request would be served", 503),
@@ -105,21 +140,45 @@ def document() -> Json:
             "/metrics": _reads("Prometheus metrics", media_type="text/plain"),
             "/version": _reads("The gateway's version"),
             "/openapi.json": _reads("This document"),
+            "/docs": _reads("This document as a page", media_type="text/html"),
         },
     }
 
 
-def _generates(summary: str, required: list[str], properties: Json) -> Json:
-    body = {"type": "object", "required": ["model", *required], "properties": {**SETTINGS, **properties}}
-    answers = {
-        "200": {
-            "description": "whole, or a stream of server-sent events",
-            "content": {"application/json": {"schema": _OBJECT}, "text/event-stream": {"schema": _TEXT}},
-        }
+def _asks(summary: str, required: list[str], properties: Json) -> Json:
+    """JSON in and out, without generation; `model` may be left out."""
+    body: Json = {"type": "object", "required": required, "properties": {"model": SETTINGS["model"], **properties}}
+    return _posts(summary, {"application/json": {"schema": body}}, {"application/json": {"schema": _OBJECT}})
+
+
+def _transcribes() -> Json:
+    properties: Json = {
+        "model": SETTINGS["model"],
+        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "WAV or MP3"},
+        "response_format": {"type": "string", "enum": ["json", "text"], "default": "json"},
+        "language": {**_TEXT, "description": "a hint that is not needed"},
+        "temperature": {"type": "number", "enum": [0]},
+        "stream": _FLAG,
     }
+    body: Json = {"type": "object", "required": ["model", "file"], "properties": properties}
+    answers: Json = {
+        "application/json": {"schema": _OBJECT},
+        "text/plain": {"schema": _TEXT},
+        "text/event-stream": {"schema": _TEXT},
+    }
+    return _posts("Sound to text", {"multipart/form-data": {"schema": body}}, answers)
+
+
+def _generates(summary: str, required: list[str], properties: Json) -> Json:
+    body: Json = {"type": "object", "required": ["model", *required], "properties": {**SETTINGS, **properties}}
+    answers: Json = {"application/json": {"schema": _OBJECT}, "text/event-stream": {"schema": _TEXT}}
+    return _posts(summary, {"application/json": {"schema": body}}, answers)
+
+
+def _posts(summary: str, content: Json, answer: Json) -> Json:
+    answers: Json = {"200": {"description": "the answer, whole or as server-sent events", "content": answer}}
     for status in (400, 401, 404, 408, 413, 429, 500, 503):
         answers[str(status)] = _refusal()
-    content = {"application/json": {"schema": body}}
     return {"post": {"summary": summary, "requestBody": {"required": True, "content": content}, "responses": answers}}
 
 

@@ -6,13 +6,28 @@ A request's tokens are only known at its end: it starts if any are left, and wha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 from autoglm_gateway.api_keys import Caller
 from autoglm_protocol.errors import OverloadedError
 
 _MINUTE_S = 60.0
+
+
+class QuotaCounter(Protocol):
+    def request(self, caller: Caller | None) -> AbstractAsyncContextManager[None]:
+        """Count one request of the caller. Raises OverloadedError (rate_limit_exceeded) when it has none left."""
+        ...
+
+    def charge(self, caller: Caller | None, tokens: int) -> None:
+        """Take what an answer has used, soon."""
+        ...
+
+    async def headers(self, caller: Caller) -> dict[str, str]:
+        """OpenAI's x-ratelimit-* headers, for the limits that the caller has."""
+        ...
 
 
 class _Bucket:
@@ -45,28 +60,25 @@ class _Account:
 
 
 class Quotas:
+    """This process's own count. See QuotaCounter."""
+
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
-    @contextmanager
-    def request(self, caller: Caller | None) -> Generator[None, None, None]:
-        """Count one request of the caller. Raises OverloadedError (rate_limit_exceeded) when it has none left."""
+    @asynccontextmanager
+    async def request(self, caller: Caller | None) -> AsyncGenerator[None, None]:
         if caller is None:
             yield
             return
         account = self._account(caller)
         now_s = self._clock()
         if caller.max_concurrent is not None and account.running >= caller.max_concurrent:
-            raise _exceeded(f"{account.running} requests of this key run already, which is its limit", 1.0)
+            raise exceeded(caller, "concurrent", 1.0)
         if account.requests is not None and account.requests.left(now_s) < 1:
-            raise _exceeded(
-                f"this key may send {account.requests.limit} requests a minute", account.requests.until_s(1, now_s)
-            )
+            raise exceeded(caller, "requests", account.requests.until_s(1, now_s))
         if account.tokens is not None and account.tokens.left(now_s) <= 0:
-            raise _exceeded(
-                f"this key may use {account.tokens.limit} tokens a minute", account.tokens.until_s(1, now_s)
-            )
+            raise exceeded(caller, "tokens", account.tokens.until_s(1, now_s))
         if account.requests is not None:
             account.requests.take(1, now_s)
         account.running += 1
@@ -82,17 +94,15 @@ class Quotas:
         if account.tokens is not None:
             account.tokens.take(tokens, self._clock())
 
-    def headers(self, caller: Caller) -> dict[str, str]:
-        """OpenAI's x-ratelimit-* headers, for the limits that the caller has."""
+    async def headers(self, caller: Caller) -> dict[str, str]:
         account = self._account(caller)
         now_s = self._clock()
-        headers: dict[str, str] = {}
-        for name, bucket in (("requests", account.requests), ("tokens", account.tokens)):
-            if bucket is not None:
-                headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
-                headers[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.left(now_s))))
-                headers[f"x-ratelimit-reset-{name}"] = duration(bucket.until_s(bucket.limit, now_s))
-        return headers
+        requests, tokens = account.requests, account.tokens
+        return limit_headers(
+            caller,
+            requests_left=0.0 if requests is None else requests.left(now_s),
+            tokens_left=0.0 if tokens is None else tokens.left(now_s),
+        )
 
     def _account(self, caller: Caller) -> _Account:
         account = self._accounts.get(caller.name)
@@ -111,5 +121,24 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def _exceeded(message: str, retry_after_s: float) -> OverloadedError:
+def limit_headers(caller: Caller, *, requests_left: float, tokens_left: float) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, limit, left in (
+        ("requests", caller.requests_per_min, requests_left),
+        ("tokens", caller.tokens_per_min, tokens_left),
+    ):
+        if limit is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, int(left)))
+            headers[f"x-ratelimit-reset-{name}"] = duration(max(0.0, (limit - left) * _MINUTE_S / limit))
+    return headers
+
+
+def exceeded(caller: Caller, which: str, retry_after_s: float) -> OverloadedError:
+    """`which`: "concurrent", "requests" or "tokens"."""
+    message = {
+        "concurrent": f"{caller.max_concurrent} requests of this key run already, which is its limit",
+        "requests": f"this key may send {caller.requests_per_min} requests a minute",
+        "tokens": f"this key may use {caller.tokens_per_min} tokens a minute",
+    }[which]
     return OverloadedError(message, code="rate_limit_exceeded", retry_after_s=max(1.0, retry_after_s))

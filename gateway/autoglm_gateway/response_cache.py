@@ -7,6 +7,7 @@ answer did, and says `"cached": true` in its dynamic_graph.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
@@ -18,9 +19,12 @@ import orjson
 from autoglm_gateway.backend import Backend
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.option import option
-from autoglm_protocol.chat import ChatRequest, TextPart
+from autoglm_gateway.redis_link import RedisLink
+from autoglm_gateway.stored_events import dump_events, load_events
+from autoglm_protocol.chat import ChatRequest, ImagePart, TextPart
 from autoglm_protocol.events import Finished, Started, StreamEvent, TokenDelta
 
+_log = logging.getLogger(__name__)
 _EVENT_BYTES = 300  # an event object with its fields, about
 
 
@@ -38,8 +42,18 @@ class _Entry:
 
 
 class ResponseCache:
-    def __init__(self, limits: CacheLimits, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """`link`: where several gateways share their answers, beside this one's own memory."""
+
+    def __init__(
+        self,
+        limits: CacheLimits,
+        metrics: Metrics,
+        *,
+        link: RedisLink | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
+        self._link = link
         self._metrics = metrics
         self._clock = clock
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
@@ -53,24 +67,42 @@ class ResponseCache:
         """As Backend.generate: from here when the answer is known, else from `backend`."""
         if not self.is_on or not request.sampling.is_deterministic:
             return backend.generate(request)
-        key = _key(request)
-        entry = self._look_up(key)
-        if entry is not None:
-            self._metrics.cache_hits.inc()
-            return _replay(entry)
-        self._metrics.cache_misses.inc()
-        return self._recorded(key, backend.generate(request))
+        return self._answer(_key(request), request, backend)
 
-    async def _recorded(
-        self, key: bytes, events: AsyncGenerator[StreamEvent, None]
-    ) -> AsyncGenerator[StreamEvent, None]:
+    async def _answer(self, key: bytes, request: ChatRequest, backend: Backend) -> AsyncGenerator[StreamEvent, None]:
+        entry = self._look_up(key)
+        known = await self._shared(key) if entry is None else entry.events
+        if known is not None:
+            self._metrics.cache_hits.inc()
+            for event in known:
+                yield _as_cached(event)
+            return
+        self._metrics.cache_misses.inc()
         seen: list[StreamEvent] = []
-        async with aclosing(events):
+        async with aclosing(backend.generate(request)) as events:
             async for event in events:
                 seen.append(event)
                 if isinstance(event, Finished):
-                    self._store(key, tuple(seen))
+                    await self._keep(key, tuple(seen))
                 yield event
+
+    async def _shared(self, key: bytes) -> tuple[StreamEvent, ...] | None:
+        link = self._link
+        if link is None:
+            return None
+        data = await link.ask(lambda client: client.get(link.key("answer", key.hex())))
+        try:
+            return None if data is None else load_events(data)
+        except ValueError:
+            _log.warning("an answer in Redis cannot be read")
+            return None
+
+    async def _keep(self, key: bytes, events: tuple[StreamEvent, ...]) -> None:
+        link = self._link
+        if self._store(key, events) and link is not None:
+            ttl_ms = max(1, int(self._limits.response_cache_ttl_s * 1e3))
+            data = dump_events(events)
+            await link.ask(lambda client: client.set(link.key("answer", key.hex()), data, px=ttl_ms))
 
     def _look_up(self, key: bytes) -> _Entry | None:
         entry = self._entries.get(key)
@@ -82,26 +114,27 @@ class ResponseCache:
         self._entries.move_to_end(key)
         return entry
 
-    def _store(self, key: bytes, events: tuple[StreamEvent, ...]) -> None:
+    def _store(self, key: bytes, events: tuple[StreamEvent, ...]) -> bool:
+        """False for an answer that is too large to keep."""
         size_bytes = sum(_EVENT_BYTES + len(event.text) * 4 for event in events if isinstance(event, TokenDelta))
         if size_bytes > self._limits.response_cache_bytes:
-            return
+            return False
         if key in self._entries:
             self._drop(key)
         self._entries[key] = _Entry(events=events, size_bytes=size_bytes, stored_s=self._clock())
         self._size_bytes += size_bytes
         while self._size_bytes > self._limits.response_cache_bytes:
             self._drop(next(iter(self._entries)))
+        return True
 
     def _drop(self, key: bytes) -> None:
         self._size_bytes -= self._entries.pop(key).size_bytes
 
 
-async def _replay(entry: _Entry) -> AsyncGenerator[StreamEvent, None]:
-    for event in entry.events:
-        if isinstance(event, Started | Finished):
-            event = replace(event, dynamic_graph={**event.dynamic_graph, "cached": True})
-        yield event
+def _as_cached(event: StreamEvent) -> StreamEvent:
+    if isinstance(event, Started | Finished):
+        return replace(event, dynamic_graph={**event.dynamic_graph, "cached": True})
+    return event
 
 
 def _key(request: ChatRequest) -> bytes:
@@ -117,7 +150,10 @@ def _key(request: ChatRequest) -> bytes:
         for part in message.parts:
             add(type(part).__name__.encode())
             add(part.text.encode() if isinstance(part, TextPart) else part.data)
-    settings = {"sampling": asdict(request.sampling), "options": asdict(request.options)}
+            if isinstance(part, ImagePart):
+                add(repr(part.detail).encode())
+        add(orjson.dumps([*map(asdict, message.tool_calls), message.tool_call_id]))
+    settings = {name: asdict(getattr(request, name)) for name in ("sampling", "options", "task")}
     del settings["options"]["priority"]  # says when, not what
     add(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
     return digest.digest()

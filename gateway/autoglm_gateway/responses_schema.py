@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from autoglm_gateway.answer_format import read_format
 from autoglm_gateway.draft import ChatDraft, DraftMessage
 from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_content import read_messages
-from autoglm_gateway.openai_schema import read_settings, refuse_unsupported
+from autoglm_gateway.openai_schema import read_settings, refuse_tools, refuse_unsupported
 from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.grammar import Grammar
 
 _KNOWN = frozenset(
     ("input", "instructions", "max_output_tokens", "reasoning", "text", "truncation", "include", "stream_options")
@@ -31,7 +33,6 @@ def parse_response(body: Any, *, features: frozenset[str]) -> ChatDraft:
         raise InvalidRequestError(
             "truncation is not supported by this server", code="unsupported_parameter", param="truncation"
         )
-    _check_text(fields)
     settings = read_settings(_as_chat(fields), features=features, known=_KNOWN)
     messages = _messages(fields)
     return replace(settings, model=model, messages=messages)
@@ -51,17 +52,19 @@ def _as_chat(fields: JsonFields) -> JsonFields:
     reasoning = fields.section("reasoning")
     if reasoning is not None and reasoning.text("effort") is not None:
         raw["reasoning_effort"] = reasoning.text("effort")
+    grammar = _grammar(fields)
+    if grammar is not None:
+        raw["grammar"] = grammar.to_json()
     renamed = JsonFields(raw)
     refuse_unsupported(renamed)
+    refuse_tools(renamed)
     return renamed
 
 
-def _check_text(fields: JsonFields) -> None:
+def _grammar(fields: JsonFields) -> Grammar | None:
     text = fields.section("text")
     format = None if text is None else text.section("format")
-    if format is not None and format.text("type") not in (None, "text"):
-        where = format.where("type")
-        raise InvalidRequestError(f"{where} must be text", code="unsupported_parameter", param=where)
+    return None if format is None else read_format(format, schema_at=None)
 
 
 def _messages(fields: JsonFields) -> tuple[DraftMessage, ...]:

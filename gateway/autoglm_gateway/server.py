@@ -25,10 +25,12 @@ from autoglm_gateway.http_protocol import BoundedHttpProtocol
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.redis_link import RedisLink
 from autoglm_gateway.replica_set import ReplicaSet
 from autoglm_gateway.response_cache import ResponseCache
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
+from autoglm_gateway.shared_quotas import SharedQuotas
 from autoglm_gateway.tracing import Tracing
 from autoglm_gateway.triton_backend import TritonBackend
 from autoglm_gateway.triton_scrape import TritonScraper
@@ -54,7 +56,8 @@ async def serve(settings: Settings) -> None:
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
     keys = None if settings.api_keys_file is None else ApiKeys(Path(settings.api_keys_file))
-    quotas = Quotas()
+    link = None if settings.redis.redis is None else RedisLink(settings.redis, metrics)
+    quotas = Quotas() if link is None else SharedQuotas(link, local=Quotas())
     tracing = Tracing(settings.otlp_endpoint)
     media = MediaReader(settings.media)
     service = ChatService(
@@ -64,7 +67,7 @@ async def serve(settings: Settings) -> None:
         media=media,
         metrics=metrics,
         quotas=quotas,
-        cache=ResponseCache(settings.cache, metrics),
+        cache=ResponseCache(settings.cache, metrics, link=link),
         tracing=tracing,
     )
     http_socket = _bind(settings.host, settings.port)
@@ -107,6 +110,10 @@ async def serve(settings: Settings) -> None:
         await scraper.stop()
         await media.close()
         await backend.close()
+        if link is not None:
+            if isinstance(quotas, SharedQuotas):
+                await quotas.settled()
+            await link.close()
         await asyncio.to_thread(tracing.close)
     _log.info("stopped")
 

@@ -17,10 +17,10 @@ from autoglm_gateway.backend import Backend
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.media import MediaReader
 from autoglm_gateway.metrics import Metrics, RequestMetrics
-from autoglm_gateway.quotas import Quotas
+from autoglm_gateway.quotas import QuotaCounter
 from autoglm_gateway.response_cache import ResponseCache
 from autoglm_gateway.tracing import Tracing, mark_failed
-from autoglm_protocol.chat import ChatRequest
+from autoglm_protocol.chat import ChatRequest, TaskKind
 from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
 from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent, TokenDelta
 
@@ -110,7 +110,7 @@ class ChatService:
         admission: Admission,
         media: MediaReader,
         metrics: Metrics,
-        quotas: Quotas,
+        quotas: QuotaCounter,
         cache: ResponseCache,
         tracing: Tracing,
     ) -> None:
@@ -146,7 +146,7 @@ class ChatService:
         if draft.ignored_fields:
             self._metrics.unknown_fields.inc(len(draft.ignored_fields))
             _log.info("unknown fields ignored", extra={"fields": [name[:64] for name in draft.ignored_fields[:16]]})
-        metrics = RequestMetrics(self._metrics)
+        metrics = RequestMetrics(self._metrics, generates=draft.task.kind is TaskKind.GENERATE)
         stream = None
         with self._flight() as flight:
             try:
@@ -158,7 +158,8 @@ class ChatService:
                         async with aclosing(source(request)) as events:
                             stream = ChatStream(await _start(events), events, metrics, flight)
                             span.add_event("started")
-                            with self._running(stream, origin.caller):
+                            is_free = draft.task.kind in (TaskKind.TOKENIZE, TaskKind.DETOKENIZE)
+                            with self._running(stream, None if is_free else origin.caller):
                                 yield stream
                         span.set_attribute("gen_ai.usage.total_tokens", stream.total_tokens)
             except AutoglmError as error:
@@ -201,21 +202,23 @@ class ChatService:
         self.check_model(draft.model)
         if self._draining:
             raise _shutting_down()
-        with self._quotas.request(caller):
-            async with AsyncExitStack() as held:
-                with self._tracing.step("admission"):
-                    await held.enter_async_context(self._admission.place(priority=draft.options.priority))
-                yield
+        async with self._quotas.request(caller), AsyncExitStack() as held:
+            with self._tracing.step("admission"):
+                await held.enter_async_context(self._admission.place(priority=draft.options.priority))
+            yield
 
     async def _complete(self, draft: ChatDraft, origin: Origin) -> ChatRequest:
         with self._tracing.step("media"):
-            messages = await self._media.read(draft.messages)
+            messages = await self._media.read(
+                draft.messages, owner=None if origin.caller is None else origin.caller.name
+            )
         return ChatRequest(
             request_id=origin.request_id,
             model=draft.model,
             messages=messages,
             sampling=draft.sampling,
             options=draft.options,
+            task=draft.task,
         )
 
     @contextmanager

@@ -19,6 +19,7 @@ from autoglm_gateway.balancing import Balancing
 from autoglm_gateway.fake_backend import FakeKnobs
 from autoglm_gateway.media import MediaLimits
 from autoglm_gateway.option import option
+from autoglm_gateway.redis_link import RedisOptions
 from autoglm_gateway.response_cache import CacheLimits
 from autoglm_gateway.tls import TlsFiles
 
@@ -59,6 +60,7 @@ class Settings:
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
+    redis: RedisOptions = field(default_factory=RedisOptions)
     tls: TlsFiles = field(default_factory=TlsFiles)
     fake_knobs: FakeKnobs = field(default_factory=FakeKnobs)
 

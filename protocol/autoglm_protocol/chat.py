@@ -8,6 +8,8 @@ from typing import Any
 
 from autoglm_protocol.sampling import SamplingParams
 
+IMAGE_DETAILS = ("low", "high", "auto")
+
 
 class Role(str, Enum):
     SYSTEM = "system"
@@ -26,6 +28,8 @@ class ImagePart:
     """An encoded picture file (PNG, JPEG or WebP), not yet decoded."""
 
     data: bytes
+    detail: str | None = None
+    """OpenAI's word for how closely to look, one of IMAGE_DETAILS; None is "auto"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +44,22 @@ Part = TextPart | ImagePart | AudioPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that an assistant made; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant; phone actions are text instead."""
+    tool_call_id: str | None = None
+    """Of a tool: the call that it answers."""
 
     @property
     def text(self) -> str:
@@ -63,6 +80,31 @@ class ChatOptions:
     add_generation_prompt: bool = True
     priority: int = 0
     """Lower runs sooner (vLLM's meaning)."""
+    max_pixels: int | None = None
+    """Most pixels of each picture after resizing; the deployment's own limit stays in force."""
+    min_pixels: int | None = None
+    """Fewer are scaled up to this."""
+    return_token_layers: bool = False
+    """Say with each token how many decoder layers it needed."""
+
+
+class TaskKind(str, Enum):
+    GENERATE = "generate"
+    TOKENIZE = "tokenize"
+    """The prompt's token ids, or those of `Task.text` alone."""
+    DETOKENIZE = "detokenize"
+    """The text of `Task.token_ids`."""
+    TRANSCRIBE = "transcribe"
+    """What the speech encoder heard in the request's one sound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is wanted of a request. All but GENERATE are answered in one delta, without the decoder."""
+
+    kind: TaskKind = TaskKind.GENERATE
+    text: str | None = None
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +114,7 @@ class ChatRequest:
     messages: tuple[Message, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     options: ChatOptions = field(default_factory=ChatOptions)
+    task: Task = field(default_factory=Task)
 
     @property
     def images(self) -> tuple[ImagePart, ...]:

@@ -6,6 +6,7 @@ A delta carries every token since the last one, so load makes messages longer, n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -63,6 +64,17 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLayers:
+    """One token: its share of the answer's text (empty inside a character of several tokens), and its layers."""
+
+    text: str
+    layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "layers": self.layers}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """The request was admitted, planned and encoded; generation begins."""
 
@@ -78,6 +90,19 @@ class TokenDelta:
     token_ids: tuple[int, ...]
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    """Decoder layers that each token needed: the exit whose guess was kept, or the depth that chose it."""
+    chars: tuple[int, ...] | None = None
+    """How many characters of `text` became certain with each token; from the detokenizer, where `layers` is."""
+
+    @property
+    def token_layers(self) -> tuple[TokenLayers, ...]:
+        """The text of each token with the layers it needed; empty where nobody asked for them."""
+        if self.layers is None or self.chars is None:
+            return ()
+        starts = itertools.accumulate(self.chars, initial=0)
+        pieces = (self.text[start : start + length] for start, length in zip(starts, self.chars, strict=False))
+        return tuple(TokenLayers(text=text, layers=n) for text, n in zip(pieces, self.layers, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +124,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """Terminal: the caller went away."""
+    """Terminal: the caller went away, or wants no more tokens. Says what had been done until then."""
+
+    usage: Usage = field(default_factory=Usage)
+    dynamic_graph: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +147,7 @@ class Choice:
     text: str = ""
     token_ids: list[int] = field(default_factory=list[int])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    token_layers: list[TokenLayers] = field(default_factory=list[TokenLayers])
     finish_reason: FinishReason = FinishReason.STOP
 
 
@@ -140,6 +169,7 @@ async def fold(events: AsyncIterator[StreamEvent]) -> Completion:
             choice.text += event.text
             choice.token_ids.extend(event.token_ids)
             choice.logprobs.extend(event.logprobs or ())
+            choice.token_layers.extend(event.token_layers)
         elif isinstance(event, ChoiceFinished):
             choices.setdefault(event.index, Choice(index=event.index)).finish_reason = event.finish_reason
         elif isinstance(event, Finished):

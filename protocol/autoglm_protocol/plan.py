@@ -13,6 +13,9 @@ from typing import Any
 
 from autoglm_protocol.errors import InvalidRequestError
 
+VISION = "vision"
+SPEECH = "speech"
+
 
 class ExitMode(str, Enum):
     FIXED = "fixed"
@@ -21,14 +24,6 @@ class ExitMode(str, Enum):
     """Draft shallow, verify deep: the output is full depth's."""
     CERTIFIED = "certified"
     """A token leaves early when its calibrated gate is sure; needs a certificate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthRequest:
-    """What the caller asked for. `depth` None is auto, the checkpoint's layer count is full."""
-
-    depth: int | None = None
-    exit_mode: ExitMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +49,20 @@ class ExecutionPlan:
     def from_json(cls, raw: Mapping[str, Any]) -> ExecutionPlan:
         fields: dict[str, Any] = {**raw, "exit_mode": ExitMode(raw["exit_mode"])}
         return cls(**fields)
+
+    def report(self, *, encoders_run: tuple[str, ...], embedding_cache_hits: int) -> dict[str, Any]:
+        """`dynamic_graph` as far as it is known before the first token; the decoder adds what it ran."""
+        planned = {VISION: self.run_vision, SPEECH: self.run_speech}
+        return {
+            "enabled": self.enabled,
+            "depth": self.depth,
+            "num_layers": self.num_layers,
+            "exit_mode": self.exit_mode.value,
+            "reason": self.reason,
+            "encoders_run": list(encoders_run),
+            "encoders_skipped": [name for name, run in planned.items() if not run],
+            "embedding_cache_hits": embedding_cache_hits,
+        }
 
     def log_lines(self, *, has_images: bool, has_audio: bool) -> tuple[str, ...]:
         """The lines that operators of this model know from its guides."""

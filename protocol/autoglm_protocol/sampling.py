@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.grammar import Grammar
 
 MAX_STOP_STRINGS = 4
 MAX_TOP_LOGPROBS = 20
@@ -41,6 +42,8 @@ class SamplingParams:
     logprobs: bool = False
     top_logprobs: int = 0
     n: int = 1
+    grammar: Grammar | None = None
+    """What the answer must match; of a reasoning answer, what follows the thought."""
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0.0, 2.0)
@@ -72,7 +75,10 @@ class SamplingParams:
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the defaults, so that logs and wires stay short."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(_DEFAULT, name)}
+        given = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) != getattr(_DEFAULT, name)}
+        if self.grammar is not None:
+            given["grammar"] = self.grammar.to_json()
+        return given
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> SamplingParams:
@@ -85,7 +91,7 @@ class SamplingParams:
         return cls(**known)
 
 
-_FIELDS = {f.name for f in fields(SamplingParams)}
+_FIELDS = tuple(f.name for f in fields(SamplingParams))
 _FLOATS = {
     "temperature",
     "top_p",
@@ -122,8 +128,10 @@ def _typed(name: str, value: Any) -> Any:
             return {int(token): float(bias) for token, bias in cast("Mapping[Any, Any]", value).items()}
         except (TypeError, ValueError):
             raise wrong from None
-    if name == "allowed_token_ids" and value is None:
+    if name in ("allowed_token_ids", "grammar") and value is None:
         return None
+    if name == "grammar":
+        return Grammar.from_json(value)
     if name == "stop" and isinstance(value, str):
         return (value,)
     element = str if name in ("stop", "bad_words") else int

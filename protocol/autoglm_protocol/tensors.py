@@ -101,6 +101,14 @@ AUTOGLM_PHONE = ModelContract(
             optional=True,
             meaning="JSON object of options (autoglm_protocol.chat.ChatOptions), such as depth",
         ),
+        TensorSpec(
+            name="task",
+            dtype="BYTES",
+            dims=(1,),
+            optional=True,
+            meaning='JSON: {"kind": "generate"} (the default), {"kind": "tokenize"} with "text" for a text alone, '
+            '{"kind": "detokenize", "token_ids": [...]} or {"kind": "transcribe"}; all but the first answer at once',
+        ),
     ),
     outputs=_EVENT_OUTPUTS,
 )
@@ -124,13 +132,25 @@ VISION_ENCODER = ModelContract(
     ),
 )
 
+EMPTY_SLOT = -1
+"""In `token_ids` of the speech encoder: a slot in which nothing was heard."""
+
 SPEECH_ENCODER = ModelContract(
     model="speech_encoder",
     decoupled=False,
     inputs=(
         TensorSpec(name="mel", dtype="FP32", dims=(-1, -1), meaning="Log-mel [frames of 10 ms, mel bands] of one clip"),
     ),
-    outputs=(TensorSpec(name="embeddings", dtype="FP32", dims=(-1, -1), meaning="[speech tokens, hidden]"),),
+    outputs=(
+        TensorSpec(name="embeddings", dtype="FP32", dims=(-1, -1), meaning="[speech tokens, hidden]"),
+        TensorSpec(
+            name="token_ids",
+            dtype="INT32",
+            dims=(-1,),
+            meaning="The decoder's text tokens that were heard, in order; EMPTY_SLOT (-1) where a slot holds none, "
+            "and everywhere from an encoder that spells no text",
+        ),
+    ),
 )
 
 TEXT_DECODER = ModelContract(

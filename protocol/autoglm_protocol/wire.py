@@ -9,7 +9,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from autoglm_protocol.chat import AudioPart, ChatOptions, ChatRequest, ImagePart, Message, Part, Role, TextPart
+from autoglm_protocol.chat import (
+    IMAGE_DETAILS,
+    AudioPart,
+    ChatOptions,
+    ChatRequest,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    Task,
+    TaskKind,
+    TextPart,
+    ToolCall,
+)
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import (
     Cancelled,
@@ -54,12 +67,18 @@ def chat_to_tensors(request: ChatRequest) -> Tensors:
             if isinstance(part, TextPart):
                 parts.append({"type": "text", "text": part.text})
             elif isinstance(part, ImagePart):
-                parts.append({"type": "image", "index": len(images)})
+                detail = {} if part.detail is None else {"detail": part.detail}
+                parts.append({"type": "image", "index": len(images), **detail})
                 images.append(part.data)
             else:
                 parts.append({"type": "audio", "index": len(audios), "format": part.format})
                 audios.append(part.data)
-        messages.append({"role": message.role.value, "content": parts})
+        written: dict[str, Any] = {"role": message.role.value, "content": parts}
+        if message.tool_calls:
+            written["tool_calls"] = [asdict(call) for call in message.tool_calls]
+        if message.tool_call_id is not None:
+            written["tool_call_id"] = message.tool_call_id
+        messages.append(written)
     tensors = {
         "messages": json_tensor(messages),
         "sampling": json_tensor(request.sampling.to_json()),
@@ -69,6 +88,8 @@ def chat_to_tensors(request: ChatRequest) -> Tensors:
         tensors["images"] = bytes_tensor(images)
     if audios:
         tensors["audios"] = bytes_tensor(audios)
+    if request.task != Task():
+        tensors["task"] = json_tensor(asdict(request.task))
     return tensors
 
 
@@ -76,8 +97,9 @@ def chat_from_tensors(tensors: Mapping[str, Array], *, request_id: str, model: s
     """Read what `chat_to_tensors` or a raw Triton client wrote. Raises InvalidRequestError naming the field."""
     images = [as_bytes(item) for item in tensors.get("images", ())]
     audios = [as_bytes(item) for item in tensors.get("audios", ())]
+    task = _task(_object(tensors, "task"))
     raw_messages = read_json(tensors, "messages", None)
-    if not isinstance(raw_messages, list) or not raw_messages:
+    if not isinstance(raw_messages, list) or not (raw_messages or _needs_no_messages(task)):
         raise InvalidRequestError("messages must be a list with at least one message", param="messages")
     listed = cast("list[Any]", raw_messages)
     messages = [_message(raw, index, images, audios) for index, raw in enumerate(listed)]
@@ -89,6 +111,7 @@ def chat_from_tensors(tensors: Mapping[str, Array], *, request_id: str, model: s
         messages=tuple(messages),
         sampling=SamplingParams.from_json(_object(tensors, "sampling")),
         options=_options(_object(tensors, "options")),
+        task=task,
     )
 
 
@@ -149,6 +172,10 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
         body = {"type": "delta", "index": event.index}
         if event.logprobs is not None:
             body["logprobs"] = [_logprob_json(entry) for entry in event.logprobs]
+        if event.layers is not None:
+            body["layers"] = event.layers
+        if event.chars is not None:
+            body["chars"] = event.chars
     elif isinstance(event, ChoiceFinished):
         body = {"type": "choice_finished", "index": event.index, "finish_reason": event.finish_reason.value}
     elif isinstance(event, Finished):
@@ -159,7 +186,7 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
             "dynamic_graph": dict(event.dynamic_graph),
         }
     elif isinstance(event, Cancelled):
-        body = {"type": "cancelled"}
+        body = {"type": "cancelled", "usage": event.usage.to_json(), "dynamic_graph": dict(event.dynamic_graph)}
     else:
         raise TypeError("a Failed event travels as a Triton error")
     return {
@@ -179,6 +206,8 @@ def event_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent:
             token_ids=tuple(int(t) for t in tensors["token_ids"]),
             index=body["index"],
             logprobs=None if raw_logprobs is None else tuple(_logprob(entry) for entry in raw_logprobs),
+            layers=tuple(body["layers"]) if "layers" in body else None,
+            chars=tuple(body["chars"]) if "chars" in body else None,
         )
     if kind == "started":
         return Started(usage=Usage(**body["usage"]), dynamic_graph=body["dynamic_graph"])
@@ -191,7 +220,7 @@ def event_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent:
             dynamic_graph=body["dynamic_graph"],
         )
     if kind == "cancelled":
-        return Cancelled()
+        return Cancelled(usage=Usage(**body["usage"]), dynamic_graph=body["dynamic_graph"])
     raise ValueError(f"unknown event type {kind!r}")
 
 
@@ -218,7 +247,18 @@ def _message(raw: Any, index: int, images: list[bytes], audios: list[bytes]) -> 
         raise InvalidRequestError(f"{where}.content must be a string or a list of parts", param=f"{where}.content")
     listed = cast("list[Any]", content)
     parts = tuple(_part(part, f"{where}.content[{i}]", images, audios) for i, part in enumerate(listed))
-    return Message(role=Role(said), parts=parts)
+    call_id = fields_of.get("tool_call_id")
+    if call_id is not None and not isinstance(call_id, str):
+        raise InvalidRequestError(f"{where}.tool_call_id must be a string", param=f"{where}.tool_call_id")
+    return Message(role=Role(said), parts=parts, tool_calls=_tool_calls(fields_of, where), tool_call_id=call_id)
+
+
+def _tool_calls(fields_of: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
+    try:
+        return tuple(ToolCall(**call) for call in fields_of.get("tool_calls", ()))
+    except TypeError as error:
+        where = f"{where}.tool_calls"
+        raise InvalidRequestError(f"{where} must be a list of {{id, name, arguments}}", param=where) from error
 
 
 def _part(raw: Any, where: str, images: list[bytes], audios: list[bytes]) -> Part:
@@ -233,7 +273,13 @@ def _part(raw: Any, where: str, images: list[bytes], audios: list[bytes]) -> Par
             raise InvalidRequestError(
                 f"{where}.index is {at!r}, but the tensor {kind}s holds {len(items)} items", param=f"{where}.index"
             )
-        return ImagePart(data=items[at]) if kind == "image" else AudioPart(data=items[at], format=part.get("format"))
+        if kind == "audio":
+            return AudioPart(data=items[at], format=part.get("format"))
+        detail = part.get("detail")
+        if detail not in (None, *IMAGE_DETAILS):
+            listed = ", ".join(IMAGE_DETAILS)
+            raise InvalidRequestError(f"{where}.detail is {detail!r}, must be one of {listed}", param=f"{where}.detail")
+        return ImagePart(data=items[at], detail=detail)
     raise InvalidRequestError(f"{where} must be a text, image or audio part", param=where)
 
 
@@ -258,6 +304,22 @@ def _options(raw: dict[str, Any]) -> ChatOptions:
         if name not in _OPTION_FIELDS:
             raise InvalidRequestError(f"{name} is not an option", code="unknown_parameter", param=name)
     return ChatOptions(**raw)
+
+
+def _needs_no_messages(task: Task) -> bool:
+    return task.kind is TaskKind.DETOKENIZE or (task.kind is TaskKind.TOKENIZE and task.text is not None)
+
+
+def _task(raw: dict[str, Any]) -> Task:
+    kinds = [kind.value for kind in TaskKind]
+    kind, text, ids = raw.get("kind", TaskKind.GENERATE.value), raw.get("text"), raw.get("token_ids", [])
+    if kind not in kinds:
+        raise InvalidRequestError(f"task.kind is {kind!r}, must be one of {', '.join(kinds)}", param="task.kind")
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequestError("task.text must be a string", param="task.text")
+    if not isinstance(ids, list) or not all(type(token) is int for token in cast("list[Any]", ids)):
+        raise InvalidRequestError("task.token_ids must be a list of whole numbers", param="task.token_ids")
+    return Task(kind=TaskKind(kind), text=text, token_ids=tuple(cast("list[int]", ids)))
 
 
 _ROLES = tuple(role.value for role in Role)

@@ -131,15 +131,20 @@ class Sender:
 
     def __init__(self, request: Request) -> None:
         self._sender: Any = request.get_response_sender()
+        self._has_failed = False
 
     def send(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         self._sender.send(to_response(tensors))
 
     def fail(self, error: AutoglmError) -> None:
-        self._sender.send(to_error_response(error))
+        """The last answer of the stream: nothing but `close` may follow."""
+        # Sent apart from the final flag, and before `execute` returns, an error never reaches a BLS caller.
+        self._sender.send(to_error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._has_failed = True
 
     def close(self) -> None:
-        self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        if not self._has_failed:
+            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         # Triton cannot unload the model while a sender exists, so nobody may keep this one alive
         self._sender = None
 

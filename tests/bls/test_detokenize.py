@@ -103,3 +103,11 @@ def test_a_prompt_that_ends_inside_a_thought_is_counted_from_there() -> None:
 @pytest.mark.parametrize("token", [259, 100_000])
 def test_padding_ids_of_the_model_have_no_text(token: int) -> None:
     assert Detokenizer(TABLE).feed([token]).text == ""
+
+
+@given(text=st.text(alphabet="ab手👍", max_size=30), stop=st.text(alphabet="ab手", min_size=1, max_size=3))
+def test_the_shares_of_tokens_make_up_the_text(text: str, stop: str) -> None:
+    detokenizer = Detokenizer(TABLE, stop=(stop,))
+    piece = detokenizer.feed(tokens(text))
+    assert sum(piece.chars) == len(piece.text)
+    assert len(piece.chars) == piece.num_tokens == detokenizer.num_tokens

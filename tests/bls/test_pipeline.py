@@ -20,7 +20,7 @@ from tests.tiny_checkpoint import write_checkpoint
 from autoglm_backend.bls.embedding_cache import EmbeddingCache
 from autoglm_backend.bls.media import MediaReader
 from autoglm_backend.bls.pipeline import Pipeline, RequestHandle
-from autoglm_backend.bls.planner import Profile, load_checkpoint_facts
+from autoglm_backend.bls.planner import Deployment, load_checkpoint_facts
 from autoglm_backend.bls.stages import LocalStages
 from autoglm_backend.encoders.speech import SpeechService
 from autoglm_backend.encoders.vision import VisionService
@@ -29,7 +29,18 @@ from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.models.config import load_model_config, load_speech_config
 from autoglm_backend.preprocess.chat_template import load_chat_template
 from autoglm_backend.preprocess.image import load_image_config
-from autoglm_protocol.chat import AudioPart, ChatOptions, ChatRequest, ImagePart, Message, Part, Role, TextPart
+from autoglm_protocol.chat import (
+    AudioPart,
+    ChatOptions,
+    ChatRequest,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    Task,
+    TaskKind,
+    TextPart,
+)
 from autoglm_protocol.errors import InvalidRequestError, UnavailableError
 from autoglm_protocol.events import (
     Cancelled,
@@ -86,7 +97,7 @@ class World:
     def stages(self) -> LocalStages:
         return LocalStages(self.vision, self.speech, self.decoder)
 
-    def pipeline(self, stages: Any = None, **profile: bool) -> tuple[Pipeline, Notes]:
+    def pipeline(self, stages: Any = None, **deployment: Any) -> tuple[Pipeline, Notes]:
         config, notes = load_model_config(self.directory), Notes()
         template = load_chat_template(self.directory, config)
         speech = load_speech_config(self.directory / "speech" / "speech_config.json")
@@ -96,7 +107,7 @@ class World:
             reader=MediaReader(load_image_config(self.directory), speech, EmbeddingCache(1 << 20)),
             stages=stages or self.stages(),
             checkpoint=load_checkpoint_facts(self.directory, config.text.num_layers),
-            profile=Profile(**profile),
+            deployment=Deployment(**deployment),
             context_tokens=self.decoder.context_tokens,
             executor=self.executor,
             observer=notes,
@@ -224,6 +235,37 @@ def test_dynamic_graph_off_runs_both_encoders_on_nothing(world: World) -> None:
     assert (end.dynamic_graph["enabled"], end.dynamic_graph["depth"]) == (False, 24)
 
 
+def layers_of(events: list[StreamEvent]) -> list[int]:
+    return [layers for e in events if isinstance(e, TokenDelta) for layers in e.layers or ()]
+
+
+@pytest.mark.parametrize("options", [{"depth": 12}, {"exit": "lossless"}])
+def test_each_token_says_the_layers_it_needed_when_asked(world: World, options: dict[str, Any]) -> None:
+    pipeline, _ = world.pipeline()
+    events = run(pipeline, request("手 Is it on?", options=ChatOptions(return_token_layers=True, **options)))
+    assert len(layers_of(events)) == len(ids_of(events)) == 12
+    counted = Counter(map(str, layers_of(events)))
+    assert finished(events).dynamic_graph["layers_run"] == counted
+    tokens = [token for e in events if isinstance(e, TokenDelta) for token in e.token_layers]
+    assert text_of(events).startswith("".join(token.text for token in tokens))
+
+
+def test_nobody_who_does_not_ask_gets_layers(world: World) -> None:
+    pipeline, _ = world.pipeline()
+    assert layers_of(run(pipeline, request("Is it on?"))) == []
+
+
+def test_an_answer_ended_by_a_stop_string_reports_what_ran(world: World) -> None:
+    pipeline, _ = world.pipeline()
+    whole = text_of(run(pipeline, request("Is it on?", max_tokens=60)))
+    stop = next(whole[i : i + 2] for i in range(8, len(whole) - 2) if whole[i : i + 2].isprintable())
+    end = finished(run(pipeline, request("Is it on?", max_tokens=900, stop=(stop,))))
+    assert end.finish_reason is FinishReason.STOP
+    assert end.dynamic_graph["layer_steps"] >= 24 * end.usage.completion_tokens
+    assert end.dynamic_graph["kv_bytes"] > 0
+    assert sum(end.dynamic_graph["layers_run"].values()) >= end.usage.completion_tokens
+
+
 def test_a_stop_string_ends_the_answer_and_frees_the_decoder(world: World) -> None:
     pipeline, _ = world.pipeline()
     whole = text_of(run(pipeline, request("Is it on?", max_tokens=60)))
@@ -257,7 +299,6 @@ def test_logprobs_carry_their_tokens_text(world: World) -> None:
     [
         ({"options": ChatOptions(depth=7)}, "depth"),
         ({"options": ChatOptions(enable_thinking="no")}, "enable_thinking"),  # pyright: ignore[reportArgumentType]
-        ({"sampling": SamplingParams(bad_words=("x",))}, "bad_words"),
         ({"messages": (Message(role=Role.USER, parts=(ImagePart(data=b"no"),)),)}, "messages[0].content[0]"),
         ({"messages": (Message(role=Role.USER, parts=(AudioPart(data=b"no"),)),)}, "messages[0].content[0]"),
         ({"messages": (Message(role=Role.USER, parts=(TextPart(text="x" * 2000),)),)}, "messages"),
@@ -340,3 +381,41 @@ def test_an_encoders_error_is_the_requests(world: World) -> None:
     events = run(pipeline, request(picture(), clip(), "x"))
     assert [type(event) for event in events] == [Failed]
     assert notes.counts["failed"] == 1
+
+
+def side_task(task: Task, *parts: Part | str) -> ChatRequest:
+    return replace(request(*parts), task=task)
+
+
+def test_tokenizing_a_chat_gives_the_prompt_that_the_decoder_would_see(world: World) -> None:
+    pipeline, notes = world.pipeline()
+    events = run(pipeline, side_task(Task(kind=TaskKind.TOKENIZE), picture(), "Open it"))
+    started = next(event for event in run(pipeline, request(picture(), "Open it")) if isinstance(event, Started))
+    assert isinstance(events[1], TokenDelta)
+    assert len(events[1].token_ids) == started.usage.prompt_tokens
+    assert finished(events).dynamic_graph == {"max_model_len": world.decoder.context_tokens}
+    assert notes.counts["vision ran"] == 1  # by the real request alone
+
+
+def test_text_survives_tokenizing_and_back(world: World) -> None:
+    pipeline, _ = world.pipeline()
+    text = "打开 WeChat 🙂<|user|>"
+    there = run(pipeline, replace(side_task(Task(kind=TaskKind.TOKENIZE, text=text)), messages=()))
+    assert isinstance(there[1], TokenDelta)
+    back = run(pipeline, side_task(Task(kind=TaskKind.DETOKENIZE, token_ids=there[1].token_ids)))
+    assert isinstance(back[1], TokenDelta)
+    assert back[1].text == text
+
+
+def test_an_id_beyond_the_vocabulary_is_refused(world: World) -> None:
+    pipeline, _ = world.pipeline()
+    (event,) = run(pipeline, side_task(Task(kind=TaskKind.DETOKENIZE, token_ids=(0, 1 << 20))))
+    assert isinstance(event, Failed)
+    assert event.error.param == "tokens[1]"
+
+
+def test_an_encoder_that_spells_nothing_refuses_to_transcribe(world: World) -> None:
+    pipeline, _ = world.pipeline()
+    (event,) = run(pipeline, side_task(Task(kind=TaskKind.TRANSCRIBE), clip()))
+    assert isinstance(event, Failed)
+    assert event.error.code == "unsupported_endpoint"

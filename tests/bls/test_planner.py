@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,18 +11,19 @@ from hypothesis import strategies as st
 from autoglm_backend.bls.planner import (
     TOKENS_PER_REASONING_STEP,
     CheckpointFacts,
-    Profile,
+    Deployment,
     RequestFacts,
     is_direct_command,
     load_checkpoint_facts,
     plan,
 )
 from autoglm_backend.models.config import CheckpointError
+from autoglm_backend.profiles import PROFILES, STANDARD
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.plan import ExitMode
 
 CHECKPOINT = CheckpointFacts(num_layers=24, exits=(6, 12, 18), auto_depths={"direct_text": 6}, has_speech=True)
-ON, OFF = Profile(), Profile(dynamic_graph=False)
+ON, OFF = Deployment(), Deployment(dynamic_graph=False)
 
 
 def facts(text: str = "Open Bluetooth", **fields: object) -> RequestFacts:
@@ -42,7 +45,8 @@ def test_dynamic_graph_off_runs_everything_at_full_depth(images: int, audios: in
 
 @pytest.mark.parametrize(("depth", "layers"), [(6, 6), (12, 12), (18, 18), (24, 24), ("full", 24), ("12", 12)])
 def test_requested_depth_is_taken(depth: int | str, layers: int) -> None:
-    assert plan(facts(depth=depth), CHECKPOINT, ON).depth == layers
+    made = plan(facts(depth=depth, exit="fixed"), CHECKPOINT, ON)
+    assert (made.depth, made.exit_mode) == (layers, ExitMode.FIXED)
 
 
 @pytest.mark.parametrize("depth", [7, 0, -6, "deep", True, 6.0])
@@ -53,16 +57,16 @@ def test_other_depths_are_refused_naming_the_exits(depth: object) -> None:
 
 
 def test_auto_runs_a_short_command_at_the_depth_that_the_checkpoint_names() -> None:
-    assert plan(facts("打开蓝牙"), CHECKPOINT, ON).depth == 6
+    assert plan(facts("打开蓝牙", exit="fixed"), CHECKPOINT, ON).depth == 6
 
 
 @pytest.mark.parametrize("fields", [{"num_images": 1}, {"num_audios": 1}])
 def test_auto_runs_media_at_full_depth(fields: dict[str, int]) -> None:
-    assert plan(facts(**fields), CHECKPOINT, ON).depth == 24
+    assert plan(facts(exit="fixed", **fields), CHECKPOINT, ON).depth == 24
 
 
 def test_auto_runs_at_full_depth_where_the_checkpoint_names_none() -> None:
-    assert plan(facts(), CheckpointFacts(num_layers=24, exits=(6,)), ON).depth == 24
+    assert plan(facts(exit="fixed"), CheckpointFacts(num_layers=24, exits=(6,)), ON).depth == 24
 
 
 @pytest.mark.parametrize(
@@ -91,24 +95,117 @@ def test_any_text_is_judged(text: str) -> None:
     is_direct_command(text)
 
 
-def test_lossless_decides_at_full_depth() -> None:
-    made = plan(facts(exit="lossless"), CHECKPOINT, ON)
-    assert (made.exit_mode, made.depth) == (ExitMode.LOSSLESS, 24)
+FIXED, LOSSLESS, CERTIFIED = ExitMode.FIXED, ExitMode.LOSSLESS, ExitMode.CERTIFIED
+WITH_CERTIFICATE = replace(CHECKPOINT, has_certificate=True)
+WITHOUT_EXITS = CheckpointFacts(num_layers=24)
 
 
 @pytest.mark.parametrize(
-    ("fields", "checkpoint"),
+    ("depth", "exit", "mode", "layers"),
     [
-        ({"exit": "certified"}, CHECKPOINT),
-        ({"exit": "early"}, CHECKPOINT),
-        ({"exit": "lossless", "depth": 6}, CHECKPOINT),
-        ({"exit": "lossless"}, CheckpointFacts(num_layers=24)),
+        (None, None, LOSSLESS, 24),
+        ("auto", None, LOSSLESS, 24),
+        ("full", None, LOSSLESS, 24),
+        (6, None, FIXED, 6),
+        ("12", None, FIXED, 12),
+        (24, None, FIXED, 24),
+        (None, "lossless", LOSSLESS, 24),
+        ("auto", "lossless", LOSSLESS, 24),
+        ("full", "lossless", LOSSLESS, 24),
+        (24, "lossless", LOSSLESS, 24),
+        (None, "certified", CERTIFIED, 24),
+        ("auto", "certified", CERTIFIED, 24),
+        ("full", "certified", CERTIFIED, 24),
+        (24, "certified", CERTIFIED, 24),
+        (None, "fixed", FIXED, 6),
+        ("auto", "fixed", FIXED, 6),
+        ("full", "fixed", FIXED, 24),
+        (18, "fixed", FIXED, 18),
     ],
 )
-def test_exit_modes_that_cannot_be_are_refused(fields: dict[str, object], checkpoint: CheckpointFacts) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+def test_depth_and_exit_together(depth: int | str | None, exit: str | None, mode: ExitMode, layers: int) -> None:
+    made = plan(facts(depth=depth, exit=exit), WITH_CERTIFICATE, ON)
+    assert (made.exit_mode, made.depth) == (mode, layers)
+
+
+@pytest.mark.parametrize("depth", [None, "auto", "full", 24])
+def test_a_checkpoint_without_exits_runs_all_layers(depth: int | str | None) -> None:
+    made = plan(facts(depth=depth), WITHOUT_EXITS, ON)
+    assert (made.exit_mode, made.depth) == (FIXED, 24)
+
+
+@pytest.mark.parametrize(
+    ("fields", "checkpoint", "words"),
+    [
+        ({"exit": "certified"}, CHECKPOINT, "exits/certificate.json"),
+        ({"exit": "certified"}, WITHOUT_EXITS, "exits/exits.json"),
+        ({"exit": "early"}, CHECKPOINT, '"fixed", "lossless", "certified"'),
+        ({"exit": "lossless", "depth": 6}, CHECKPOINT, "depth cannot be 6"),
+        ({"exit": "certified", "depth": 6}, WITH_CERTIFICATE, "depth cannot be 6"),
+        ({"exit": "lossless"}, WITHOUT_EXITS, "exits/exits.json"),
+    ],
+)
+def test_exit_modes_that_cannot_be_are_refused(
+    fields: dict[str, object], checkpoint: CheckpointFacts, words: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=words) as caught:
         plan(facts(**fields), checkpoint, ON)
     assert caught.value.param == "exit"
+
+
+@pytest.mark.parametrize(
+    ("deployment", "asked", "mode", "layers"),
+    [
+        ({"default_exit": "fixed"}, {}, FIXED, 6),
+        ({"default_exit": "fixed"}, {"exit": "lossless"}, LOSSLESS, 24),
+        ({"default_exit": "fixed", "default_depth": "full"}, {}, FIXED, 24),
+        ({"default_exit": "fixed", "default_depth": "full"}, {"depth": "auto"}, FIXED, 6),
+        ({"default_depth": "full"}, {}, LOSSLESS, 24),
+        ({"default_depth": "12"}, {}, FIXED, 12),
+        ({"default_depth": "12"}, {"exit": "fixed"}, FIXED, 12),
+        ({"default_depth": "12"}, {"exit": "lossless"}, LOSSLESS, 24),
+        ({"default_depth": "12"}, {"depth": "auto"}, LOSSLESS, 24),
+        ({"default_exit": "certified"}, {}, CERTIFIED, 24),
+        ({"default_exit": "certified"}, {"depth": 6}, FIXED, 6),
+        ({"default_exit": "lossless"}, {"depth": 18}, FIXED, 18),
+    ],
+)
+def test_a_request_goes_before_the_deployments_defaults(
+    deployment: dict[str, str], asked: dict[str, Any], mode: ExitMode, layers: int
+) -> None:
+    made = plan(facts(**asked), WITH_CERTIFICATE, Deployment(**deployment))  # pyright: ignore[reportArgumentType]
+    assert (made.exit_mode, made.depth) == (mode, layers)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "checkpoint", "words"),
+    [
+        ({"default_exit": "lossless"}, WITHOUT_EXITS, 'default_exit cannot be: exit "lossless" needs exit heads'),
+        ({"default_exit": "certified"}, CHECKPOINT, 'default_exit cannot be: exit "certified" needs a certificate'),
+        ({"default_depth": "7"}, CHECKPOINT, "default_depth cannot be: depth is 7, must be"),
+        ({"default_depth": "6", "default_exit": "lossless"}, CHECKPOINT, "default_exit cannot be: .* cannot be 6"),
+    ],
+)
+def test_defaults_that_a_checkpoint_cannot_do_are_a_start_error(
+    deployment: dict[str, str], checkpoint: CheckpointFacts, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        Deployment(**deployment).check(checkpoint)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_every_profile_fits_checkpoints_with_and_without_exits(name: str) -> None:
+    for checkpoint in (CHECKPOINT, WITHOUT_EXITS):
+        Deployment.of(PROFILES[name], {}).check(checkpoint)
+
+
+def test_a_certificate_counts_when_its_gates_are_there(tmp_path: Path) -> None:
+    (tmp_path / "exits").mkdir()
+    (tmp_path / "exits" / "exits.json").write_text('{"depths": [6]}')
+    (tmp_path / "exits" / "certificate.json").write_text("{}")
+    assert not load_checkpoint_facts(tmp_path, 24).has_certificate
+    (tmp_path / "exits" / "gates.json").write_text("{}")
+    assert load_checkpoint_facts(tmp_path, 24).has_certificate
 
 
 def test_audio_without_a_speech_encoder_is_refused() -> None:
@@ -132,12 +229,12 @@ def test_reasoning_budget_is_the_tighter_limit(fields: dict[str, int], budget: i
 
 @pytest.mark.parametrize("value", ["False", "0", "no", "OFF"])
 def test_environment_turns_the_graph_off(value: str) -> None:
-    assert not Profile.from_environment({"ENABLE_DYNAMIC_GRAPH": value}).dynamic_graph
+    assert not Deployment.of(STANDARD, {"ENABLE_DYNAMIC_GRAPH": value}).dynamic_graph
 
 
 def test_environment_that_says_neither_is_an_error() -> None:
     with pytest.raises(ValueError, match="maybe"):
-        Profile.from_environment({"ENABLE_DYNAMIC_GRAPH": "maybe"})
+        Deployment.of(STANDARD, {"ENABLE_DYNAMIC_GRAPH": "maybe"})
 
 
 def test_auto_depth_that_is_no_exit_is_refused_at_load(tmp_path: Path) -> None:

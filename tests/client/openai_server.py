@@ -44,6 +44,8 @@ class OpenAIServer:
     url: str = ""
     deltas: tuple[str, ...] = ANSWER
     reasoning: tuple[str, ...] = ()
+    token_layers: int | None = None
+    """Say of each delta that it was one token of so many layers."""
     finish_reason: str = "stop"
     refusal: tuple[int, dict[str, Any], dict[str, str]] | None = None
     """Status, body and headers instead of a stream."""
@@ -71,11 +73,13 @@ class OpenAIServer:
         if self.raw_stream is not None:
             yield self.raw_stream
             return
-        yield _chunk({"role": "assistant", "content": ""})
+        plan = {} if self.token_layers is None else {"dynamic_graph": GRAPH}
+        yield _chunk({"role": "assistant", "content": ""}, **plan)
         for text in self.reasoning:
             yield _chunk({"reasoning_content": text})
         for text in self.deltas:
-            yield _chunk({"content": text})
+            layers = None if self.token_layers is None else [{"text": text, "layers": self.token_layers}]
+            yield _chunk({"content": text}, token_layers=layers)
         if self.stays_open:
             try:
                 await asyncio.Event().wait()
@@ -92,8 +96,10 @@ class OpenAIServer:
 _HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "first"}
 
 
-def _chunk(delta: dict[str, Any], *, finish_reason: str | None = None, **extra: Any) -> bytes:
+def _chunk(delta: dict[str, Any], *, finish_reason: str | None = None, token_layers: Any = None, **extra: Any) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    if token_layers is not None:
+        choice["token_layers"] = token_layers
     return _data({**_HEAD, "choices": [choice], "usage": None, **extra})
 
 

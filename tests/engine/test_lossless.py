@@ -178,7 +178,7 @@ def test_the_controller_never_picks_what_it_expects_to_be_slower(a: float, base_
     controller = DraftController((6, 12), 24)
     for _ in range(50):
         for tokens in (1, 2, 4, 8, 16, 32):
-            controller.record_time(24, tokens, base_s + per_token_s * tokens)
+            controller.record_pass(24, tokens, base_s + per_token_s * tokens)
         for depth in (6, 12):
             controller.record_acceptance(depth, int(a * 10), 10)
     plan = controller.choose(1)
@@ -189,7 +189,7 @@ def test_the_controller_never_picks_what_it_expects_to_be_slower(a: float, base_
 def test_useless_drafts_are_given_up(checkpoint: Path) -> None:
     controller = DraftController((6,), 24)
     for _ in range(100):
-        controller.record_time(24, 1, 1.0)
-        controller.record_time(24, 8, 1.2)
+        controller.record_pass(24, 1, 1.0)
+        controller.record_pass(24, 8, 1.2)
         controller.record_acceptance(6, 0, 1)
     assert controller.choose(1).num_drafts == 0

@@ -95,3 +95,32 @@ def test_logprobs_are_those_of_the_raw_distribution() -> None:
     assert answer.token == 0
     assert answer.logprob == pytest.approx(float(raw[0]))
     assert [token for token, _ in answer.top] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("generated", "barred"),
+    [((), [4]), ((2,), [4]), ((2, 3), [1, 4]), ((3, 2, 3), [1, 4]), ((2, 3, 3), [4])],
+)
+def test_a_bad_word_is_barred_where_it_would_become_complete(generated: tuple[int, ...], barred: list[int]) -> None:
+    logits = torch.zeros(6)
+    sequence = row(SamplingParams(), generated, prompt=(2, 3))
+    sequence.bad_words = ((2, 3, 1), (4,))
+    process(sequence, logits)
+    assert logits.isinf().nonzero().flatten().tolist() == barred
+
+
+def test_a_bad_word_is_seen_through_drafts() -> None:
+    logits = torch.zeros(6)
+    sequence = row(SamplingParams(), (2,))
+    sequence.bad_words = ((2, 3),)
+    sequence.push_draft(2)
+    process(sequence, logits)
+    assert logits.isinf().nonzero().flatten().tolist() == [3]
+
+
+def test_a_rule_that_would_leave_nothing_gives_way_to_those_before_it() -> None:
+    logits = torch.zeros(6)
+    sequence = row(SamplingParams(allowed_token_ids=(4, 5), min_tokens=3))
+    sequence.bad_words = ((4,),)
+    process(sequence, logits)
+    assert logits.isfinite().nonzero().flatten().tolist() == [5]

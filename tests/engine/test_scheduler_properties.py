@@ -118,3 +118,34 @@ def test_an_urgent_request_overtakes_batch_work_and_batch_work_still_finishes() 
     assert order[0] == 0
     assert batch_work.status is Status.FINISHED
     assert len(order) > 10
+
+
+def test_a_background_sequence_gives_its_place_up_once_and_then_finishes() -> None:
+    now = [0.0]
+    blocks = BlockManager(1, 64, BLOCK)
+    scheduler = Scheduler(blocks, batch_limit=1, max_step_tokens=8, ageing_s=1.0, clock=lambda: now[0])
+    check = sequence([1, 2], 0, 5, priority=4, arrival_s=0.0)
+    check.background = True
+    scheduler.add(check)
+    run_rows(scheduler, scheduler.schedule())
+    scheduler.add(sequence([3], 0, 2, priority=0, arrival_s=0.0))
+    order: list[int] = []
+    for step in range(30):
+        now[0] += 1.0
+        scheduler.add(sequence([4 + step], 0, 1, priority=0, arrival_s=now[0]))
+        rows = scheduler.schedule()
+        order += [row.sequence.priority for row in rows]
+        run_rows(scheduler, rows)
+    assert order[:2] == [0, 0]
+    assert check.status is Status.FINISHED
+    assert check.num_preemptions == 1
+
+
+def test_blocks_reserved_for_drafts_that_were_not_kept_are_given_back() -> None:
+    blocks = BlockManager(len(SEGMENTS), 8, BLOCK, block_bytes=[10, 20, 40])
+    guessing = sequence([1, 2, 3], 2, 9, 0, 0.0)
+    assert blocks.reserve(guessing, 3 + 7)
+    assert blocks.bytes_used == 3 * 70
+    blocks.trim(guessing, 5)
+    assert blocks.bytes_used == 2 * 70
+    assert blocks.bytes_peak == guessing.kv_bytes_peak == 3 * 70

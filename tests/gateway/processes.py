@@ -39,7 +39,7 @@ class Gateway:
 
     def metric(self, name: str) -> float:
         """Sum of a metric's samples whose name and labels begin with `name`."""
-        page = httpx.get(f"http://{self.http}/metrics").text
+        page = httpx.get(f"http://{self.http}/metrics", headers={"cache-control": "no-cache"}).text
         return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
 
     def wait_for_metric(self, name: str, value: float, *, timeout_s: float = 1.0) -> None:

@@ -27,6 +27,7 @@ def test_an_answer_has_text_usage_finish_reason_and_plan(gateway: Gateway):
 
 
 def test_a_stream_says_the_same_as_the_whole_answer(gateway: Gateway):
+    """Check 2."""
     whole = post(gateway, chat_body(temperature=0)).json()
     chunks = stream_chunks(gateway, chat_body(temperature=0))
 
@@ -37,6 +38,7 @@ def test_a_stream_says_the_same_as_the_whole_answer(gateway: Gateway):
 
 
 def test_every_chunk_has_the_same_id_time_and_model_and_the_first_the_role(gateway: Gateway):
+    """Check 3."""
     chunks = stream_chunks(gateway, chat_body())
 
     assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks}) == 1
@@ -45,6 +47,7 @@ def test_every_chunk_has_the_same_id_time_and_model_and_the_first_the_role(gatew
 
 
 def test_include_usage_adds_one_last_chunk_and_null_to_the_others(gateway: Gateway):
+    """Check 4."""
     whole = post(gateway, chat_body()).json()
     *others, last = stream_chunks(gateway, chat_body(stream_options={"include_usage": True}))
 
@@ -54,10 +57,12 @@ def test_include_usage_adds_one_last_chunk_and_null_to_the_others(gateway: Gatew
 
 
 def test_without_include_usage_no_chunk_has_usage(gateway: Gateway):
+    """Check 4."""
     assert all("usage" not in chunk for chunk in stream_chunks(gateway, chat_body()))
 
 
 def test_continuous_usage_rises_with_every_chunk(gateway: Gateway):
+    """Check 5."""
     options = {"include_usage": True, "continuous_usage_stats": True}
     chunks = stream_chunks(gateway, chat_body(max_tokens=5, stream_options=options))
 
@@ -69,6 +74,7 @@ def test_continuous_usage_rises_with_every_chunk(gateway: Gateway):
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 1}, {"max_completion_tokens": 1}])
 def test_one_token_ends_with_length(gateway: Gateway, limit: dict[str, int]):
+    """Check 7."""
     answer = post(gateway, chat_body(**limit)).json()
 
     assert answer["choices"][0]["finish_reason"] == "length"
@@ -76,12 +82,14 @@ def test_one_token_ends_with_length(gateway: Gateway, limit: dict[str, int]):
 
 
 def test_max_completion_tokens_wins_over_max_tokens(gateway: Gateway):
+    """Check 7."""
     answer = post(gateway, chat_body(max_tokens=9, max_completion_tokens=2)).json()
 
     assert answer["usage"]["completion_tokens"] == 2
 
 
 def test_without_a_limit_the_answer_is_whole(gateway: Gateway):
+    """Check 7."""
     answer = post(gateway, chat_body()).json()
 
     assert answer["usage"]["completion_tokens"] > 16
@@ -123,6 +131,7 @@ def test_reasoning_stays_in_the_content_unless_asked_for(gateway: Gateway):
 
 
 def test_split_reasoning_is_the_same_text_streamed_and_whole(gateway: Gateway):
+    """Check 23."""
     message = post(gateway, chat_body(return_reasoning=True)).json()["choices"][0]["message"]
     chunks = stream_chunks(gateway, chat_body(return_reasoning=True))
 
@@ -132,6 +141,7 @@ def test_split_reasoning_is_the_same_text_streamed_and_whole(gateway: Gateway):
 
 
 def test_emoji_and_chinese_arrive_unharmed():
+    """Check 27."""
     text = "点击😀设置完"
     with running_gateway("--fake", environment={"AUTOGLM_GATEWAY_FAKE_TEXT": text}) as gateway:
         chunks = stream_chunks(gateway, chat_body())
@@ -140,6 +150,7 @@ def test_emoji_and_chinese_arrive_unharmed():
 
 
 def test_content_type_comes_before_the_first_token():
+    """Check 3."""
     with running_gateway("--fake", "--fake-ttft-s", "3600", "--drain-s", "0.1") as gateway:  # noqa: SIM117
         with httpx.stream("POST", f"{gateway.v1}/chat/completions", json=chat_body(stream=True)) as response:
             assert response.headers["content-type"].startswith("text/event-stream")
@@ -147,6 +158,7 @@ def test_content_type_comes_before_the_first_token():
 
 @pytest.mark.parametrize("role", ["developer", "system", "assistant", "tool"])
 def test_every_role_takes_text_as_a_list(gateway: Gateway, role: str):
+    """Check 21."""
     body = chat_body()
     body["messages"].insert(0, {"role": role, "name": "n", "content": [{"type": "text", "text": "Be brief."}]})
 
@@ -154,6 +166,7 @@ def test_every_role_takes_text_as_a_list(gateway: Gateway, role: str):
 
 
 def test_an_assistant_turn_may_hold_tool_calls_alone(gateway: Gateway):
+    """Check 21."""
     call = {"id": "1", "type": "function", "function": {"name": "tap", "arguments": "{}"}}
     body = chat_body()
     body["messages"] += [
@@ -182,6 +195,7 @@ def test_depth_reaches_the_plan(gateway: Gateway, depth: int | str | None):
 
 
 def test_unknown_fields_are_accepted_and_counted(gateway: Gateway):
+    """Check 12."""
     before = gateway.metric("autoglm_gateway_unknown_fields_total")
 
     assert post(gateway, chat_body(no_such_field=1)).status_code == 200
@@ -195,6 +209,7 @@ def test_fields_that_ask_for_what_happens_anyway_are_accepted(gateway: Gateway):
 
 
 def test_a_failure_in_the_middle_is_one_error_event_and_then_the_end():
+    """Check 29."""
     with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:
         *_, last = stream_lines(gateway, chat_body())
         assert json.loads(last)["error"]["code"] == "internal_error"
@@ -203,5 +218,6 @@ def test_a_failure_in_the_middle_is_one_error_event_and_then_the_end():
 
 
 def test_a_failure_before_the_first_event_has_its_own_status():
+    """Check 29."""
     with running_gateway("--fake", "--fake-fail-at-token", "0") as gateway:
         assert post(gateway, chat_body(stream=True)).status_code == 500

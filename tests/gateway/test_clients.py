@@ -44,6 +44,7 @@ def phone_agent_request() -> dict[str, Any]:
 
 
 def test_the_phone_agents_request_ends_in_an_action(client: openai.OpenAI):
+    """Check 1."""
     text, reasons = "", []
     for chunk in client.chat.completions.create(**phone_agent_request()):
         if not chunk.choices:
@@ -98,6 +99,7 @@ def test_the_sdk_raises_its_own_errors(client: openai.OpenAI, fields: dict[str, 
 
 
 def test_the_sdk_raises_for_a_failure_in_the_middle_of_a_stream():
+    """Check 29."""
     with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:  # noqa: SIM117
         with openai.OpenAI(base_url=gateway.v1, api_key="EMPTY") as client:
             stream = client.chat.completions.create(**chat_body(stream=True))

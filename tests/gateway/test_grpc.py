@@ -41,6 +41,7 @@ def test_models_are_those_of_http(stub: Any):
 
 
 def test_an_answer_is_that_of_http(stub: Any, gateway: Gateway):
+    """Check 38."""
     over_http = post(gateway, chat_body([image_part(png()), {"type": "text", "text": "Hi"}], max_tokens=9)).json()
     parts = (pb.Part(image=png()), pb.Part(text="Hi"))
     over_grpc = stub.Chat(request(*parts, sampling=pb.Sampling(max_tokens=9)))
@@ -53,6 +54,7 @@ def test_an_answer_is_that_of_http(stub: Any, gateway: Gateway):
 
 
 def test_a_stream_says_the_same_as_the_whole_answer(stub: Any):
+    """Check 38."""
     whole = stub.Chat(request())
     started, *deltas, finished = stub.ChatStream(request())
 
@@ -87,6 +89,7 @@ def test_sounds_come_as_bytes(stub: Any):
 
 
 def test_messages_above_4_mib_are_taken(stub: Any):
+    """Check 38."""
     padded = png()[:-12] + b"\x00\x50\x00\x00tEXt" + bytes(0x500000) + bytes(4) + png()[-12:]
 
     assert stub.Chat(request(pb.Part(image=padded))).usage.image_tokens > 0
@@ -109,6 +112,7 @@ def test_messages_above_4_mib_are_taken(stub: Any):
     ],
 )
 def test_a_refusal_is_a_status_that_names_the_field(stub: Any, change: dict[str, Any], code: Any, param: str):
+    """Check 38."""
     messages = [pb.Message(role=pb.ROLE_USER, parts=[pb.Part(text="Hi")])]
     bad = pb.ChatRequest(**{"model": MODEL, "messages": messages, **change})
 
@@ -125,6 +129,7 @@ def test_the_request_id_is_echoed(stub: Any):
 
 
 def test_a_deadline_and_a_cancel_free_the_place_within_a_second():
+    """Check 38."""
     with running_gateway(*NEVER) as gateway, grpc.insecure_channel(gateway.grpc) as channel:
         stub = autoglm_pb2_grpc.AutoGLMStub(channel)
         assert refused(lambda: stub.Chat(request(), timeout=0.2)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -173,6 +178,7 @@ def test_health_says_not_serving_while_the_backend_is_not_ready():
 
 
 def test_reflection_lists_the_service(gateway: Gateway):
+    """Check 38."""
     with grpc.insecure_channel(gateway.grpc) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         answers = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))

@@ -105,7 +105,7 @@ def test_all_bodies_together_are_bounded():
 
 
 def test_health_answers_while_large_pictures_are_handled(gateway: Gateway):
-    """20 requests with a picture of 5 MB each, and the time that the server needs for a probe meanwhile."""
+    """Check 35: 20 requests with a picture of 5 MB each, and the time that the server needs for a probe meanwhile."""
     picture = png(8, 8)[:-12] + b"\x00\x50\x00\x00tEXt" + bytes(0x500000) + bytes(4) + png(8, 8)[-12:]
     body = json.dumps(chat_body([image_part(picture)])).encode()
     url = f"{gateway.v1}/chat/completions"
@@ -153,7 +153,7 @@ def test_no_damage_to_a_picture_breaks_the_server(gateway: Gateway, at: int, dam
 
 
 def test_memory_and_descriptors_do_not_grow_with_requests():
-    """A short soak of answered and refused pictures."""
+    """Check 40, in short: a soak of answered and refused pictures."""
 
     def resources(gateway: Gateway) -> tuple[int, int]:
         process = Path(f"/proc/{gateway.process.pid}")

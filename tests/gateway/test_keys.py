@@ -42,6 +42,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_without_a_right_key_nothing_under_v1_answers(tmp_path: Path):
+    """Check 33."""
     with running_gateway("--fake", "--api-keys-file", str(key_file(tmp_path, entry(KEY), entry(OTHER)))) as gateway:
         assert refusal(post(gateway, chat_body()), 401)["code"] == "missing_api_key"
         wrong = post(gateway, chat_body(), headers=bearer("sk-wrong"))
@@ -61,6 +62,7 @@ def test_without_a_right_key_nothing_under_v1_answers(tmp_path: Path):
 
 
 def test_grpc_wants_the_same_key(tmp_path: Path):
+    """Check 33."""
     path = key_file(tmp_path, entry(KEY))
     with (
         running_gateway("--fake", "--api-keys-file", str(path)) as gateway,
@@ -97,6 +99,7 @@ def test_a_changed_key_file_that_is_wrong_leaves_the_old_keys(tmp_path: Path):
 
 
 def test_all_six_rate_limit_headers_come_with_answers_streams_and_refusals(tmp_path: Path):
+    """Check 31."""
     path = key_file(tmp_path, entry(KEY, requests_per_min=2, tokens_per_min=1000))
     with running_gateway("--fake", "--api-keys-file", str(path)) as gateway:
         whole = post(gateway, chat_body(max_tokens=1), headers=bearer(KEY))
@@ -110,39 +113,43 @@ def test_all_six_rate_limit_headers_come_with_answers_streams_and_refusals(tmp_p
         assert 1 <= int(refused.headers["retry-after"]) <= 30
 
 
-def test_requests_come_back_over_a_minute():
+async def test_requests_come_back_over_a_minute():
     now_s = [0.0]
     quotas = Quotas(clock=lambda: now_s[0])
     caller = Caller(name="a", requests_per_min=2)
     for _ in range(2):
-        with quotas.request(caller):
+        async with quotas.request(caller):
             pass
-    with pytest.raises(OverloadedError) as refused, quotas.request(caller):
-        pass
+    with pytest.raises(OverloadedError) as refused:
+        async with quotas.request(caller):
+            pass
     assert refused.value.retry_after_s == 30
     now_s[0] = 30
-    with quotas.request(caller):
+    async with quotas.request(caller):
         pass
 
 
-def test_tokens_are_charged_after_the_answer_and_may_be_overdrawn():
+async def test_tokens_are_charged_after_the_answer_and_may_be_overdrawn():
     now_s = [0.0]
     quotas = Quotas(clock=lambda: now_s[0])
     caller = Caller(name="a", tokens_per_min=60)
-    with quotas.request(caller):
+    async with quotas.request(caller):
         quotas.charge(caller, 90)
-    assert quotas.headers(caller)["x-ratelimit-remaining-tokens"] == "0"
-    with pytest.raises(OverloadedError) as refused, quotas.request(caller):
-        pass
+    assert (await quotas.headers(caller))["x-ratelimit-remaining-tokens"] == "0"
+    with pytest.raises(OverloadedError) as refused:
+        async with quotas.request(caller):
+            pass
     assert refused.value.retry_after_s == 31
 
 
-def test_requests_at_once_are_limited():
+async def test_requests_at_once_are_limited():
     quotas = Quotas()
     caller = Caller(name="a", max_concurrent=1)
-    with quotas.request(caller), pytest.raises(OverloadedError), quotas.request(caller):
-        pass
-    with quotas.request(caller):
+    async with quotas.request(caller):
+        with pytest.raises(OverloadedError):
+            async with quotas.request(caller):
+                pass
+    async with quotas.request(caller):
         pass
 
 
@@ -150,6 +157,7 @@ def test_requests_at_once_are_limited():
     ("seconds", "text"), [(0, "0ms"), (0.12, "120ms"), (1, "1s"), (59.4, "59s"), (360, "6m0s"), (61, "1m1s")]
 )
 def test_durations_are_spelt_as_openai_does(seconds: float, text: str):
+    """Check 31."""
     assert duration(seconds) == text
 
 

@@ -28,10 +28,12 @@ def open_stream(gateway: Gateway) -> Iterator[httpx.Response]:
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
 def test_health_is_good(gateway: Gateway, path: str):
+    """Check 35."""
     assert httpx.get(f"http://{gateway.http}{path}").status_code == 200
 
 
 def test_ready_is_503_while_the_backend_is_not():
+    """Check 35."""
     with running_gateway("--fake", "--no-fake-ready") as gateway:
         refusal(httpx.get(f"http://{gateway.http}/health/ready"), 503)
         assert httpx.get(f"http://{gateway.http}/health/live").status_code == 200
@@ -39,6 +41,7 @@ def test_ready_is_503_while_the_backend_is_not():
 
 
 def test_a_valid_request_id_is_echoed_and_an_invalid_one_replaced(gateway: Gateway):
+    """Check 32."""
     good = post(gateway, chat_body(), headers={"x-request-id": "abc-1.2"})
     bad = post(gateway, chat_body(), headers={"x-request-id": "a b"})
 
@@ -47,6 +50,7 @@ def test_a_valid_request_id_is_echoed_and_an_invalid_one_replaced(gateway: Gatew
 
 
 def test_the_log_has_the_request_id_and_never_the_prompt(gateway: Gateway):
+    """Check 32."""
     post(gateway, chat_body("a secret prompt"), headers={"x-request-id": "log-me"})
 
     gateway.wait_for_log(request_id="log-me", status=200)
@@ -54,6 +58,7 @@ def test_the_log_has_the_request_id_and_never_the_prompt(gateway: Gateway):
 
 
 def test_32_streams_finish_and_the_gauges_return_to_zero(gateway: Gateway):
+    """Check 37."""
     answers: list[list[str]] = []
     threads = [threading.Thread(target=lambda: answers.append(stream_lines(gateway, chat_body()))) for _ in range(32)]
     for thread in threads:
@@ -66,6 +71,7 @@ def test_32_streams_finish_and_the_gauges_return_to_zero(gateway: Gateway):
 
 
 def test_metrics_count_requests_tokens_and_latencies():
+    """Check 37."""
     with running_gateway("--fake") as gateway:
         tokens = post(gateway, chat_body(max_tokens=7)).json()["usage"]["completion_tokens"]
 
@@ -78,6 +84,7 @@ def test_metrics_count_requests_tokens_and_latencies():
 
 
 def test_a_caller_that_leaves_a_stream_frees_its_place_within_a_second():
+    """Check 28."""
     with running_gateway(*NEVER) as gateway:
         with open_stream(gateway):
             gateway.wait_for_metric(RUNNING, 1)
@@ -87,6 +94,7 @@ def test_a_caller_that_leaves_a_stream_frees_its_place_within_a_second():
 
 
 def test_a_caller_that_leaves_a_whole_answer_frees_its_place_within_a_second():
+    """Check 28."""
     with running_gateway(*NEVER) as gateway:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{gateway.v1}/chat/completions", json=chat_body(), timeout=0.2)
@@ -95,6 +103,7 @@ def test_a_caller_that_leaves_a_whole_answer_frees_its_place_within_a_second():
 
 
 def test_a_caller_that_leaves_the_queue_frees_its_place_within_a_second():
+    """Check 28."""
     with running_gateway(*NEVER, "--max-running", "1") as gateway, open_stream(gateway):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{gateway.v1}/chat/completions", json=chat_body(), timeout=0.2)
@@ -103,6 +112,7 @@ def test_a_caller_that_leaves_the_queue_frees_its_place_within_a_second():
 
 
 def test_a_full_queue_answers_429_at_once_and_before_any_media_is_read():
+    """Check 30."""
     with running_gateway(*NEVER, "--max-running", "1", "--max-waiting", "0") as gateway, open_stream(gateway):
         gateway.wait_for_metric(RUNNING, 1)
         started_s = time.monotonic()
@@ -121,6 +131,7 @@ def test_a_request_that_waits_too_long_is_refused():
 
 
 def test_sigterm_lets_a_running_stream_finish_and_takes_no_new_work():
+    """Check 36."""
     with running_gateway("--fake", "--fake-tokens-per-s", "40") as gateway:
         with open_stream(gateway) as response:
             lines = response.iter_lines()

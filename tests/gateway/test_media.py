@@ -38,6 +38,7 @@ def test_pictures_of_every_supported_format_count_as_image_tokens(gateway: Gatew
 
 
 def test_every_further_picture_makes_the_prompt_longer(gateway: Gateway):
+    """Check 18."""
     counts = [usage_of(post(gateway, chat_body([image_part(png())] * n)))["prompt_tokens"] for n in range(1, 11)]
 
     assert counts == sorted(set(counts))
@@ -82,6 +83,7 @@ def test_sounds_count_as_audio_tokens(gateway: Gateway, part: dict[str, Any]):
     ],
 )
 def test_a_bad_picture_is_refused_with_openais_code(gateway: Gateway, part: dict[str, Any], code: str):
+    """Check 14."""
     error = refusal(post(gateway, chat_body([part])), 400)
 
     assert (error["param"], error["code"]) == (URL, code)
@@ -102,13 +104,55 @@ def test_a_bad_sound_is_refused_naming_the_field(gateway: Gateway, part: dict[st
     assert refusal(post(gateway, chat_body([part])), 400)["param"] == DATA
 
 
+@pytest.mark.parametrize("kind", ["video_url", "input_video", "video"])
+def test_video_is_refused_by_its_name(gateway: Gateway, kind: str):
+    error = refusal(post(gateway, chat_body([{"type": kind, kind: {"url": "https://example.com/a.mp4"}}])), 400)
+
+    assert (error["param"], error["code"]) == ("messages[0].content[0].type", "unsupported_content")
+    assert "takes no video" in error["message"]
+
+
+@pytest.mark.parametrize("detail", ["low", "high", "auto"])
+def test_openais_words_for_detail_are_taken(gateway: Gateway, detail: str):
+    part = image_part(png())
+    part["image_url"]["detail"] = detail
+
+    usage_of(post(gateway, chat_body([part])))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"mm_processor_kwargs": {"max_pixels": 0}}, "max_pixels"),
+        ({"mm_processor_kwargs": {"max_pixels": "many"}}, "mm_processor_kwargs.max_pixels"),
+        ({"mm_processor_kwargs": {"fps": 2}}, "mm_processor_kwargs.fps"),
+        ({"max_pixels": -1}, "max_pixels"),
+    ],
+)
+def test_a_bad_image_budget_names_the_field(gateway: Gateway, fields: dict[str, Any], param: str):
+    assert refusal(post(gateway, chat_body("Hi", **fields)), 400)["param"] == param
+
+
+def test_an_image_budget_is_taken_as_vllm_clients_send_it(gateway: Gateway):
+    usage_of(post(gateway, chat_body([image_part(png())], mm_processor_kwargs={"max_pixels": 50_000})))
+
+
+def test_an_unknown_detail_is_refused(gateway: Gateway):
+    part = image_part(png())
+    part["image_url"]["detail"] = "huge"
+
+    assert refusal(post(gateway, chat_body([part])), 400)["param"] == "messages[0].content[0].image_url.detail"
+
+
 def test_an_undecodable_sound_format_is_refused(gateway: Gateway):
+    """Check 19."""
     error = refusal(post(gateway, chat_body([audio_part(wav(), "flac")])), 400)
 
     assert error["param"] == "messages[0].content[0].input_audio.format"
 
 
 def test_eleven_pictures_are_one_too_many(gateway: Gateway):
+    """Check 18."""
     error = refusal(post(gateway, chat_body([image_part(png())] * 11)), 400)
 
     assert "10" in error["message"]
@@ -116,6 +160,7 @@ def test_eleven_pictures_are_one_too_many(gateway: Gateway):
 
 
 def test_a_gigantic_picture_is_refused_within_100_ms(gateway: Gateway):
+    """Check 15."""
     response = post(gateway, chat_body([image_part(png_claiming(40000, 40000))]))
 
     assert refusal(response, 400)["code"] == "image_too_large"

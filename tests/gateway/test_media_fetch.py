@@ -74,6 +74,7 @@ def test_a_picture_is_fetched(open_gateway: Gateway, path: str):
 
 @pytest.mark.parametrize("path", ["/missing", "/never"])
 def test_a_picture_that_cannot_be_had_is_refused(open_gateway: Gateway, path: str):
+    """Check 17."""
     with media_host() as host:
         error = refusal(post(open_gateway, chat_body([image_url(host + path)])), 400)
 
@@ -98,6 +99,7 @@ def test_a_picture_that_cannot_be_had_is_refused(open_gateway: Gateway, path: st
     ],
 )
 def test_where_it_must_not_fetch_from_it_refuses(gateway: Gateway, url: str):
+    """Check 16."""
     error = refusal(post(gateway, chat_body([image_url(url)])), 400)
 
     assert error["code"] == "invalid_image_url"
@@ -146,6 +148,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked():
     "location", ["http://10.0.0.1/secret", "http://inner.test/", "file:///etc/passwd", "//127.0.0.1/"]
 )
 async def test_a_redirect_to_a_private_address_is_not_followed(location: str):
+    """Check 16."""
     answers = {"cdn.test": httpx.Response(302, headers={"location": location})}
     addresses = {"cdn.test": PUBLIC, "inner.test": "192.168.0.5"}
     asked, outcome = await fetch("http://cdn.test/", addresses=addresses, answers=answers)

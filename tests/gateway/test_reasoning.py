@@ -12,6 +12,7 @@ PIECES = st.sampled_from(["<think>", "</think>", "<", "</", "</th", "ink>", "a",
 
 @given(st.lists(PIECES).map("".join), st.lists(st.integers(0, 40)))
 def test_however_the_text_is_cut_the_split_is_that_of_the_whole(text: str, cuts: list[int]):
+    """Check 23."""
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     splitter = ReasoningSplitter()
     parts = [splitter.feed(text[a:b]) for a, b in itertools.pairwise(edges)]

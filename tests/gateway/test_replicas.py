@@ -187,6 +187,7 @@ async def test_a_replica_that_leaves_discovery_finishes_its_work():
 
 @pytest.mark.triton
 def test_a_rolling_restart_of_two_tritons_under_load_loses_no_request(tmp_path: Path):
+    """Check 36."""
     ports = [{"grpc_port": free_port(), "metrics_port": free_port()} for _ in range(2)]
     targets = ",".join(f"127.0.0.1:{port['grpc_port']}" for port in ports)
     folders = [tmp_path / "a", tmp_path / "b"]

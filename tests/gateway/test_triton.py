@@ -25,6 +25,7 @@ RUNNING = "vllm:num_requests_running"
 
 
 def test_text_crosses_unharmed_streamed_and_whole(triton_gateway: Gateway):
+    """Check 27."""
     text = "点击😀 a\u0000b\n"
 
     assert post(triton_gateway, chat_body(f"say {text}")).json()["choices"][0]["message"]["content"] == text
@@ -46,6 +47,7 @@ def test_the_plan_and_the_request_id_come_back_from_triton(triton_gateway: Gatew
 
 
 def test_the_callers_trace_reaches_triton(triton_gateway: Gateway):
+    """Check 32."""
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     for headers, seen in (({"traceparent": traceparent}, traceparent), ({"traceparent": "nonsense"}, None), ({}, None)):
@@ -74,6 +76,8 @@ def test_features_come_from_the_models_config(triton_gateway: Gateway):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_caller_that_leaves_cancels_the_model_within_a_second(triton_gateway: Gateway, triton: Triton, stream: bool):
+    """Check 28."""
+
     def cancelled() -> float:
         page = httpx.get(triton.metrics).text
         return sum(float(line.split()[1]) for line in page.splitlines() if line.startswith("autoglm_test_cancelled"))
@@ -98,6 +102,7 @@ def test_tritons_own_metrics_stand_on_the_gateways_page(triton_gateway: Gateway,
 
 
 def test_a_triton_that_dies_and_comes_back_needs_no_restart_of_the_gateway(tmp_path: Path):
+    """Check 39."""
     ports = {"grpc_port": free_port(), "metrics_port": free_port()}
     with running_gateway("--triton-grpc", f"127.0.0.1:{ports['grpc_port']}") as gateway:
         refusal(httpx.get(f"http://{gateway.http}/health/ready"), 503)

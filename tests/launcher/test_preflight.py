@@ -2,29 +2,53 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.tiny_checkpoint import write_checkpoint
 
 from autoglm_backend.launcher import preflight
 from autoglm_backend.launcher.errors import LaunchError
 from autoglm_backend.launcher.options import ServeOptions
+from autoglm_backend.profiles import Profile
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path):
     with pytest.raises(LaunchError, match=r"--checkpoint .*/nowhere is not a directory"):
-        preflight.check_checkpoint(tmp_path / "nowhere")
+        preflight.check_checkpoint(ServeOptions(checkpoint=tmp_path / "nowhere"))
 
 
-def test_a_folder_without_weights_says_what_is_missing(tmp_path: Path):
-    (tmp_path / "config.json").touch()
-
-    with pytest.raises(LaunchError, match=r"tokenizer\.json, \*\.safetensors missing"):
-        preflight.check_checkpoint(tmp_path)
+def test_a_folder_without_a_model_names_the_first_file_that_is_missing(tmp_path: Path):
+    with pytest.raises(LaunchError, match=r"config\.json: no such file"):
+        preflight.check_checkpoint(ServeOptions(checkpoint=tmp_path))
 
 
-def test_a_folder_with_config_tokenizer_and_weights_passes(tmp_path: Path):
-    for name in ("config.json", "tokenizer.json", "model-00001-of-00002.safetensors"):
-        (tmp_path / name).touch()
+def test_a_whole_checkpoint_passes(tmp_path: Path):
+    assert preflight.check_checkpoint(ServeOptions(checkpoint=write_checkpoint(tmp_path))) == ()
 
-    preflight.check_checkpoint(tmp_path)
+
+def test_an_image_budget_below_one_token_is_refused(tmp_path: Path):
+    options = ServeOptions(checkpoint=write_checkpoint(tmp_path), profile=Profile(max_pixels=700))
+
+    with pytest.raises(LaunchError, match="max_pixels is 700, one image token takes 784"):
+        preflight.check_checkpoint(options)
+
+
+def test_a_default_depth_that_the_checkpoint_has_not_is_refused(tmp_path: Path):
+    options = ServeOptions(checkpoint=write_checkpoint(tmp_path), profile=Profile(default_depth="7"))
+
+    with pytest.raises(LaunchError, match="default_depth"):
+        preflight.check_checkpoint(options)
+
+
+def test_a_tensor_parallel_size_that_does_not_divide_the_heads_is_refused():
+    with pytest.raises(LaunchError, match="--tensor-parallel-size 3 does not divide the 4 attention heads"):
+        preflight.check_tensor_parallel(ServeOptions(tensor_parallel_size=3), 4)
+
+
+def test_more_devices_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preflight, "num_nvidia_gpus", lambda: 2)
+
+    with pytest.raises(LaunchError, match="--tensor-parallel-size 4 needs 4 GPUs, and 2 are visible"):
+        preflight.check_tensor_parallel(ServeOptions(tensor_parallel_size=4), 8)
+    preflight.check_tensor_parallel(ServeOptions(tensor_parallel_size=4, device="cpu"), 8)
 
 
 def test_a_folder_without_models_is_no_model_repository(tmp_path: Path):

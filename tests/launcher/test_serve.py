@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc
+from tests.tiny_checkpoint import write_checkpoint
 
 import autoglm_protocol
+from autoglm_backend import status_lines
 from autoglm_backend.launcher.readiness import triton_is_ready
 from autoglm_backend.launcher.run_folder import sweep
+from autoglm_backend.profiles import STANDARD
+from autoglm_backend.status_lines import Refused
 
 pytestmark = pytest.mark.triton
 
@@ -33,9 +37,8 @@ class _Server:
         self.temporary = tmp_path / "tmp"
         self.temporary.mkdir(exist_ok=True)
         checkpoint = tmp_path / "tiny-test-checkpoint"
-        checkpoint.mkdir(exist_ok=True)
-        for name in ("config.json", "tokenizer.json", "model.safetensors"):
-            (checkpoint / name).touch()
+        if not checkpoint.exists():
+            write_checkpoint(checkpoint)
         self.port, self.grpc_port, self.triton_port, self.metrics_port = _free_ports(4)
         self.lines: list[str] = []
         self.process = subprocess.Popen(
@@ -163,6 +166,7 @@ def test_a_model_sees_our_packages_its_parameters_and_its_lines_pass_through(tmp
         "checkpoint_dir": str(tmp_path / "tiny-test-checkpoint"),
         "device": "cpu",
         "engine_options": "{}",
+        "profile": STANDARD.to_json(),
     }
 
 
@@ -272,6 +276,32 @@ def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path):
         assert server.end() == 2
 
     assert server.lines == ["[ERROR] --checkpoint no/such/checkpoint is not a directory."]
+
+
+def test_a_damaged_checkpoint_is_one_sentence_that_names_the_file(tmp_path: Path):
+    broken = write_checkpoint(tmp_path / "broken")
+    shard = broken / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+
+    with _launched(tmp_path, "--checkpoint", str(broken)) as server:
+        assert server.end() == 2
+
+    assert len(server.lines) == 1
+    assert server.lines[0].startswith(f"[ERROR] {shard}: damaged or truncated safetensors file")
+
+
+def test_a_model_that_refuses_its_weights_is_one_sentence(tmp_path: Path):
+    refusing = tmp_path / "models" / "refusing"
+    (refusing / "1").mkdir(parents=True)
+    (refusing / "config.pbtxt").write_text('backend: "python"\n')
+    line = status_lines.write(Refused(message="model.safetensors: too small"))
+    (refusing / "1" / "model.py").write_text(f"print({line!r}, flush=True)\nraise RuntimeError('seen by nobody')\n")
+
+    with _launched(tmp_path, "--model-repository", str(tmp_path / "models")) as server:
+        assert server.end() == 2
+
+    assert server.lines[-1] == "[ERROR] model.safetensors: too small"
+    assert not any("Traceback" in line for line in server.lines)
 
 
 async def test_a_triton_that_is_not_there_is_not_ready():

@@ -10,8 +10,9 @@ from tests.random_checkpoint import Shape, random_checkpoint
 
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.decoder import TextDecoder, causal_attend
+from autoglm_backend.models.shards import checkpoint_shards, text_name, vision_name
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_backend.models.weights import checkpoint_shards, load_module, text_name, vision_name
+from autoglm_backend.models.weights import load_module
 
 SHAPES = {
     "tied, fully rotary": Shape(layers=3, mrope_section=(2, 3, 3), partial_rotary=1.0, tied=True),

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
-from autoglm_backend.preprocess.audio import MediaError, decode_audio, log_mel, num_mel_frames
+from autoglm_backend.preprocess.audio import decode_audio, log_mel, num_mel_frames
+from autoglm_backend.preprocess.media_error import MediaError
 
 
 def tone(seconds: float, rate: int = 16_000, channels: int = 1) -> np.ndarray:

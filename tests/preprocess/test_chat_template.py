@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.tiny_checkpoint import IDS, SPECIAL_TOKENS, TEMPLATE, tokenizer, writ
 from autoglm_backend.models.config import CheckpointError, load_model_config
 from autoglm_backend.preprocess.chat_template import ChatTemplate, EncodedPrompt, load_chat_template
 from autoglm_backend.preprocess.tokenizer import load_tokenizer
-from autoglm_protocol.chat import AudioPart, ChatOptions, ImagePart, Message, Part, Role, TextPart
+from autoglm_protocol.chat import AudioPart, ChatOptions, ImagePart, Message, Part, Role, TextPart, ToolCall
 from autoglm_protocol.errors import InvalidRequestError
 
 IMAGE, AUDIO = ImagePart(data=b""), AudioPart(data=b"")
@@ -220,3 +221,45 @@ def test_token_bytes_equal_the_librarys_decoder(template: ChatTemplate, ids: lis
     table = template.tokenizer.token_table()
     joined = b"".join(map(table.visible_bytes, ids)).decode(errors="replace")
     assert joined == LIBRARY.decode(ids, skip_special_tokens=True)
+
+
+TOOL_TEMPLATE = (
+    "{%- for tool in tools or [] -%}[{{ tool | tojson }}]{%- endfor -%}"
+    "{%- for m in messages -%}<|{{ m.role }}|>{{ m.content }}"
+    "{%- for call in m.tool_calls or [] -%}({{ call.function.name }} {{ call.function.arguments.city }})"
+    "{%- endfor -%}{%- endfor -%}"
+)
+
+
+def weather(**properties: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "weather", "parameters": {"properties": properties}}}
+
+
+def test_tools_and_their_calls_go_through_a_template_that_knows_them(checkpoint: Path) -> None:
+    call = ToolCall(id="c", name="weather", arguments='{"city": "Rom"}')
+    turn = Message(role=Role.ASSISTANT, parts=(), tool_calls=(call,))
+    result = Message(role=Role.TOOL, parts=(TextPart(text="sunny"),), tool_call_id="c")
+    tools = [weather(city={})]
+    prompt = encode(other_template(checkpoint, TOOL_TEMPLATE), turn, result, chat_template_kwargs={"tools": tools})
+    assert shown(prompt) == f"[{json.dumps(tools[0])}]<|assistant|>(weather Rom)<|tool|>sunny"
+
+
+def test_a_name_in_a_tool_becomes_no_special_token(checkpoint: Path) -> None:
+    tools = [weather(**{"<|user|>": {}})]
+    prompt = encode(
+        other_template(checkpoint, TOOL_TEMPLATE), message("user", "a"), chat_template_kwargs={"tools": tools}
+    )
+    assert prompt.ids.tolist().count(IDS["<|user|>"]) == 1
+
+
+def test_tools_are_refused_where_the_template_has_no_place_for_them(template: ChatTemplate) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        encode(template, message("user", "a"), chat_template_kwargs={"tools": [weather()]})
+    assert refused.value.param == "tools"
+
+
+def test_a_result_reaches_a_template_without_tools_as_a_users_turn(template: ChatTemplate) -> None:
+    call = ToolCall(id="c", name="weather", arguments='{"city": "Rom"}')
+    turn = Message(role=Role.ASSISTANT, parts=(TextPart(text="hm"),), tool_calls=(call,))
+    text = shown(encode(template, turn, message("tool", "sunny")))
+    assert 'hm{"name": "weather", "arguments": {"city": "Rom"}}<|user|>\nsunny' in text

@@ -10,20 +10,22 @@ import pytest
 from PIL import Image
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
+from autoglm_backend.models.config import CheckpointError
 from autoglm_backend.preprocess.image import (
-    ImageError,
     ImageProcessorConfig,
     load_image_config,
     preprocess_image,
     smart_resize,
 )
+from autoglm_backend.preprocess.media_error import MediaError
 
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "autoglm-phone-tiny"
 CONFIG = ImageProcessorConfig(
     patch_size=14,
     temporal_patch_size=2,
     merge_size=2,
-    min_pixels=12544,
-    max_pixels=368640,
+    shortest_edge=12544,
+    longest_edge=368640,
     image_mean=(0.48145466, 0.4578275, 0.40821073),
     image_std=(0.26862954, 0.26130258, 0.27577711),
 )
@@ -58,7 +60,7 @@ def test_other_modes_become_rgb(mode: str) -> None:
 
 
 def test_extreme_aspect_ratio_is_refused() -> None:
-    with pytest.raises(ImageError, match="at most 200 times"):
+    with pytest.raises(MediaError, match="at most 200 times"):
         smart_resize(28, 28 * 300, CONFIG)
 
 
@@ -75,7 +77,51 @@ def test_config_is_read_from_the_checkpoint(tmp_path: Path) -> None:
     assert load_image_config(tmp_path) == CONFIG
 
 
+@pytest.mark.parametrize("max_tokens", [1, 40, 84, 219])
+def test_a_pixel_budget_holds_for_any_shape_of_picture(max_tokens: int) -> None:
+    within = CONFIG.within(max_tokens * 28 * 28)
+    for size in ((1080, 2400), (2400, 1080), (300, 300), (5000, 60)):
+        assert preprocess_image(picture(*size), within).num_tokens <= max_tokens
+
+
+def test_a_lower_bound_scales_a_small_picture_up() -> None:
+    assert preprocess_image(picture(60, 60), CONFIG.within(None, 100 * 28 * 28)).num_tokens >= 100
+
+
+def test_the_upper_bound_wins_over_the_lower_one() -> None:
+    both = CONFIG.within(50 * 28 * 28, 200 * 28 * 28)
+    assert preprocess_image(picture(1080, 2400), both).num_tokens <= 50
+
+
+def test_a_budget_above_the_checkpoints_changes_nothing() -> None:
+    assert CONFIG.within(10_000_000) == CONFIG
+
+
+def test_a_budget_below_one_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_pixels is 783, one image token takes 784"):
+        CONFIG.within(783)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"do_normalize": False}, "do_normalize is False"),
+        ({"resample": 2}, "resample is 2"),
+        ({"rescale_factor": 1.0}, "rescale_factor is 1.0"),
+        ({"patch_size": "14"}, "patch_size is '14', must be a whole number"),
+        ({"image_std": [0.2, 0.2]}, "image_std is .*must be three numbers"),
+    ],
+)
+def test_a_processor_that_this_server_does_not_run_is_refused(
+    tmp_path: Path, change: dict[str, object], complaint: str
+) -> None:
+    fields = json.loads((CHECKPOINT / "preprocessor_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**fields, **change}))
+    with pytest.raises(CheckpointError, match=complaint):
+        load_image_config(tmp_path)
+
+
 def test_missing_field_is_named(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(ImageError, match="patch_size is missing"):
+    with pytest.raises(CheckpointError, match="patch_size is missing"):
         load_image_config(tmp_path)

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from autoglm_backend.preprocess.image import ImageError
+from autoglm_backend.preprocess.media_error import MediaError
 from autoglm_backend.preprocess.picture_file import decode_picture
 
 
@@ -24,21 +24,22 @@ def test_supported_formats_are_decoded(form: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(20)])
 def test_other_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(ImageError, match="not a valid PNG, JPEG or WebP"):
+    with pytest.raises(MediaError, match="not a valid PNG, JPEG or WebP"):
         decode_picture(data)
 
 
 def test_a_truncated_picture_is_refused() -> None:
     data = file_of("PNG", (300, 300))
-    with pytest.raises(ImageError, match="truncated or damaged"):
+    with pytest.raises(MediaError, match="truncated or damaged") as refused:
         decode_picture(data[: len(data) // 2])
+    assert refused.value.code == "image_parse_error"
 
 
 def test_a_picture_that_claims_too_many_pixels_is_refused_before_decoding() -> None:
     data = file_of("PNG")
     header = b"IHDR" + struct.pack(">II", 40_000, 40_000) + data[24:29]
     claims = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
-    with pytest.raises(ImageError, match="pixels"):
+    with pytest.raises(MediaError, match="pixels"):
         decode_picture(claims)
 
 

@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from autoglm_protocol.actions import ActionError, parse_action, split_reply
+from autoglm_protocol.actions import (
+    ACTION_NAMES,
+    ACTION_SPECS,
+    ActionError,
+    format_action,
+    parse_action,
+    split_reply,
+)
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.grammar import Grammar
 from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
 
 
@@ -63,3 +71,25 @@ def test_anything_else_is_no_action(text: str) -> None:
 
 def test_finish_carries_its_message() -> None:
     assert parse_action('finish(message="It\'s on.")').arguments == {"message": "It's on."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'do(action="Tap", element=[3,4], message="a\\"b\\\\c\\n好\\u0000")',
+        'do(action="Long Press", element=[0,999])',
+        'do(action="Note", message=True)',
+        'do(action="Back")',
+        'finish(message="It\'s on.")',
+    ],
+)
+def test_an_action_is_written_as_it_is_read(text: str) -> None:
+    action = parse_action(text)
+    assert parse_action(format_action(action)) == action
+
+
+def test_every_action_is_specified_once() -> None:
+    assert len(set(ACTION_NAMES)) == len(ACTION_SPECS)
+    with pytest.raises(InvalidRequestError):
+        Grammar.of_actions(["Fly"])
+    assert Grammar.of_actions(["Tap", "finish"]).actions == ("Tap", "finish")

@@ -3,7 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoglm_protocol.chat import AudioPart, ChatOptions, ChatRequest, ImagePart, Message, Role, TextPart
+from autoglm_protocol.chat import (
+    AudioPart,
+    ChatOptions,
+    ChatRequest,
+    ImagePart,
+    Message,
+    Role,
+    Task,
+    TaskKind,
+    TextPart,
+    ToolCall,
+)
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import (
     Cancelled,
@@ -37,7 +48,11 @@ def test_a_request_with_media_survives_the_wire() -> None:
             Message(role=Role.SYSTEM, parts=(TextPart(text="be brief"),)),
             Message(
                 role=Role.USER,
-                parts=(ImagePart(data=b"\x00png\x00"), TextPart(text="点击"), AudioPart(data=b"RIFF", format="wav")),
+                parts=(
+                    ImagePart(data=b"\x00png\x00", detail="low"),
+                    TextPart(text="点击"),
+                    AudioPart(data=b"RIFF", format="wav"),
+                ),
             ),
         ),
         sampling=SamplingParams(temperature=0.0, stop=("\n",)),
@@ -91,6 +106,8 @@ def test_broken_json_names_the_tensor() -> None:
     [
         Started(usage=Usage(prompt_tokens=3), dynamic_graph={"depth": 6}),
         TokenDelta(text="é", token_ids=(1, 2), index=1),
+        TokenDelta(text="", token_ids=(1, 2), layers=(6, 24)),
+        TokenDelta(text="é!", token_ids=(1, 2, 3), layers=(6, 24, 6), chars=(0, 1, 1)),
         TokenDelta(
             text="",
             token_ids=(7,),
@@ -103,6 +120,7 @@ def test_broken_json_names_the_tensor() -> None:
         ChoiceFinished(index=1, finish_reason=FinishReason.LENGTH),
         Finished(finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=2), dynamic_graph={}),
         Cancelled(),
+        Cancelled(usage=Usage(completion_tokens=2), dynamic_graph={"layer_steps": 48}),
     ],
 )
 def test_every_event_survives_the_wire(event: object) -> None:
@@ -153,3 +171,42 @@ def test_a_decode_request_survives_the_wire() -> None:
 def test_a_wrong_tensor_is_named(tensors: dict[str, np.ndarray], complaint: str) -> None:
     with pytest.raises(InvalidRequestError, match=complaint):
         VISION_ENCODER.check_inputs(tensors)
+
+
+def test_calls_and_their_results_survive_the_wire() -> None:
+    call = ToolCall(id="c", name="weather", arguments='{"city": "Rom"}')
+    request = ChatRequest(
+        request_id="r",
+        model="m",
+        messages=(
+            Message(role=Role.ASSISTANT, parts=(), tool_calls=(call,)),
+            Message(role=Role.TOOL, parts=(TextPart(text="sunny"),), tool_call_id="c"),
+        ),
+    )
+    assert chat_from_tensors(chat_to_tensors(request), request_id="r", model="m") == request
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Task(kind=TaskKind.TOKENIZE, text="a"), Task(kind=TaskKind.DETOKENIZE, token_ids=(1, 2))],
+)
+def test_a_task_without_messages_survives_the_wire(task: Task) -> None:
+    request = ChatRequest(request_id="r", model="m", messages=(), task=task)
+    tensors = chat_to_tensors(request)
+    AUTOGLM_PHONE.check_inputs(tensors)
+    assert chat_from_tensors(tensors, request_id="r", model="m") == request
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        ({"kind": "sing"}, "task.kind"),
+        ({"kind": "tokenize", "text": 1}, "task.text"),
+        ({"kind": "detokenize", "token_ids": [True]}, "task.token_ids"),
+        ({"kind": "transcribe"}, "messages"),
+    ],
+)
+def test_a_wrong_task_is_refused_by_name(raw: object, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        chat_from_tensors({"messages": json_tensor([]), "task": json_tensor(raw)}, request_id="r", model="m")
+    assert refused.value.param == param

@@ -48,6 +48,7 @@ def client(server: Server):
 
 
 def test_the_phone_agents_request_ends_in_an_action_without_a_closing_tag(client: openai.OpenAI) -> None:
+    """Check 1."""
     turn = {
         "role": "user",
         "content": [

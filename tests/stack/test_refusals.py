@@ -58,7 +58,8 @@ BAD = {
     "penalty": ({"messages": HELLO, "frequency_penalty": -3}, 400, "frequency_penalty"),
     "max_tokens": ({"messages": HELLO, "max_tokens": 0}, 400, "max_tokens"),
     "depth 7": ({"messages": HELLO, "depth": 7}, 400, "depth"),
-    "exit": ({"messages": HELLO, "exit": "certified"}, 400, "exit"),
+    "exit": ({"messages": HELLO, "exit": "early"}, 400, "exit"),
+    "lossless at a depth": ({"messages": HELLO, "exit": "lossless", "depth": 6}, 400, "exit"),
     "too long": ({"messages": [{"role": "user", "content": "open the settings and " * 9000}]}, 400, "messages"),
 }
 
@@ -82,6 +83,7 @@ def test_bad_input_is_refused_and_the_next_request_is_answered(
 
 
 def test_a_prompt_beyond_the_context_says_both_counts(server: Server) -> None:
+    """Check 8."""
     error = server.chat("open the settings and " * 9000).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert "16384" in error["message"].replace(",", "")

@@ -43,6 +43,7 @@ def test_branches_start_at_common_columns() -> None:
             ids=list(range(1, count + 1)),
             targets=[IGNORE] * count,
             points=[False] * count,
+            boxes=[None] * count,
             segments=segments,
             positions=[(index, index, index) for index in range(count)],
         )

@@ -336,9 +336,9 @@ def test_heard_clips_come_with_their_tasks(tmp_path: Path) -> None:
     encoder, shard = spelling_encoder(), tmp_path / "tasks-test-000.npz"
     build_shard(shard, task_line, "test", 0, num_clips=3)
     build_heard(encoder, torch.arange(7), [shard], tmp_path / "heard-test.jsonl", "test")
-    clips = HeardClips("test", seed=0, directory=tmp_path)
+    clips, rng = HeardClips("test", tmp_path), random.Random(0)
     assert len(clips) == 3
-    for _, (task, ids) in zip(range(6), clips, strict=False):
+    for task, ids in (clips.pick(rng) for _ in range(6)):
         assert task.speakable
         assert set(ids) <= set(range(7))
 

@@ -25,9 +25,9 @@ def _heads_first(q_BTHd: Tensor, k_BTGd: Tensor, v_BTGd: Tensor) -> tuple[Tensor
     )
 
 
-def _causal(length: int, dtype: torch.dtype) -> Tensor:
+def _causal(length: int, like: Tensor) -> Tensor:
     """Additive mask [T, T]."""
-    return torch.full((length, length), float("-inf"), dtype=dtype).triu(1)
+    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
 
 
 def causal_products() -> Attend:
@@ -36,7 +36,7 @@ def causal_products() -> Attend:
     def attend(layer: int, q_BTHd: Tensor, k_BTGd: Tensor, v_BTGd: Tensor) -> Tensor:
         q, k, v = _heads_first(q_BTHd, k_BTGd, v_BTGd)
         scores = q @ k.transpose(-1, -2)
-        weights = (scores + _causal(q.shape[2], scores.dtype)).softmax(-1).to(v.dtype)
+        weights = (scores + _causal(q.shape[2], scores)).softmax(-1).to(v.dtype)
         return (weights @ v).transpose(1, 2)
 
     return attend
@@ -51,16 +51,27 @@ def branch_products(prefix_length: int, num_branches: int, real_BP: Tensor) -> A
         size = (length - prefix_length) // num_branches
         k_prefix, v_prefix = k[:, :, :prefix_length], v[:, :, :prefix_length]
         scores = q[:, :, :prefix_length] @ k_prefix.transpose(-1, -2)
-        weights = (scores + _causal(prefix_length, scores.dtype)).softmax(-1).to(v.dtype)
+        weights = (scores + _causal(prefix_length, scores)).softmax(-1).to(v.dtype)
         out_prefix = weights @ v_prefix
         q_branch = q[:, :, prefix_length:]
         k_branch, v_branch = (x[:, :, prefix_length:].unflatten(2, (num_branches, size)) for x in (k, v))
-        hidden = torch.zeros(real_BP.shape, dtype=scores.dtype).masked_fill(~real_BP, float("-inf"))
+        hidden = scores.new_zeros(real_BP.shape).masked_fill(~real_BP, float("-inf"))
         to_prefix = (q_branch @ k_prefix.transpose(-1, -2) + hidden[:, None, None]).unflatten(2, (num_branches, size))
         own = q_branch.unflatten(2, (num_branches, size)) @ k_branch.transpose(-1, -2)
-        together = torch.cat((to_prefix, own + _causal(size, own.dtype)), dim=-1).softmax(-1).to(v.dtype)
+        together = torch.cat((to_prefix, own + _causal(size, own)), dim=-1).softmax(-1).to(v.dtype)
         out_branch = together[..., :prefix_length].flatten(2, 3) @ v_prefix
         out_branch = out_branch + (together[..., prefix_length:] @ v_branch).flatten(2, 3)
         return torch.cat((out_prefix, out_branch), dim=2).transpose(1, 2).reshape(batch, length, heads, head_dim)
 
     return attend
+
+
+def watched(attend: Attend, layer: int, seen: list[tuple[Tensor, Tensor]]) -> Attend:
+    """`attend` that also leaves the queries and keys of `layer` in `seen`."""
+
+    def watch(at: int, q_BTHd: Tensor, k_BTGd: Tensor, v_BTGd: Tensor) -> Tensor:
+        if at == layer:
+            seen.append((q_BTHd, k_BTGd))
+        return attend(at, q_BTHd, k_BTGd, v_BTGd)
+
+    return watch

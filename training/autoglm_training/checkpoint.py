@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from autoglm_training.files import write_atomically
+
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write `state` beside `path`, flush it to the disk, then move it into place. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Write `state` to `path`. Raises OSError; the file there is then as before."""
+    write_atomically(path, lambda partial: torch.save(state, partial))
 
 
 def save_training(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, progress: dict[str, Any]) -> None:
@@ -38,19 +29,21 @@ def save_training(path: Path, modules: dict[str, nn.Module], optimizer: Optimize
     save_atomically(state, path)
 
 
-def load_training(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer | None) -> dict[str, Any]:
+def load_training(
+    path: Path, modules: dict[str, nn.Module], optimizer: Optimizer | None, device: str = "cpu"
+) -> dict[str, Any]:
     """Restore what `save_training` wrote; returns the progress. Raises FileNotFoundError or KeyError."""
     # Our own file: it holds Python's random state, which the weights-only loader refuses.
-    state = torch.load(path, map_location="cpu", weights_only=False)
+    state = torch.load(path, map_location=device, weights_only=False)
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     if optimizer is not None:
         optimizer.load_state_dict(state["optimizer"])
         random.setstate(state["random"][0])
-        torch.set_rng_state(state["random"][1])
+        torch.set_rng_state(state["random"][1].cpu())
     return state["progress"]
 
 
-def load_modules(path: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
+def load_modules(path: Path, modules: dict[str, nn.Module], device: str = "cpu") -> dict[str, Any]:
     """Only the named modules, for the stage that follows."""
-    return load_training(path, modules, None)
+    return load_training(path, modules, None, device)

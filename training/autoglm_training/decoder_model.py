@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,15 @@ from torch.nn import functional as F
 
 from autoglm_backend.models.decoder import DecoderLayer, TextDecoder, init_weights
 from autoglm_backend.models.exits import ExitHeads
-from autoglm_training.attention import branch_products, causal_products
-from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT
-from autoglm_training.loop import Meter
+from autoglm_backend.models.layers import Attend, Rotation
+from autoglm_training.attention import branch_products, causal_products, watched
+from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, PLAIN, TEXT, Objective
 from autoglm_training.loss import answer_loss, exit_weight
+from autoglm_training.pointing import POINT_LAYER, Pointing, pointing_loss
+from autoglm_training.progress import Meter
+from autoglm_training.quantization_aware import rounded_weights, rounding_error
 from autoglm_training.samples import IGNORE, Batch
+from autoglm_training.teacher import Teacher, distillation_loss
 from autoglm_training.tokenizer import NUM_NUMBERS
 
 EMBEDDING_STD = 0.05
@@ -28,6 +33,7 @@ POINT_WEIGHT = 4.0
 """A reply of thirty tokens holds two coordinates, and they are the hard ones."""
 WORD_DEPTH = 3
 WORD_LOSS_WEIGHT = 0.3
+POINTING_LOSS_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +45,19 @@ class SeenWords:
 
 
 class TrainableDecoder(nn.Module):
-    def __init__(self, number_ids: Sequence[int]) -> None:
+    def __init__(self, number_ids: Sequence[int], objective: Objective = PLAIN, teacher: Teacher | None = None) -> None:
         super().__init__()
+        if objective.beta and teacher is None:
+            raise ValueError("a KL term (beta) needs a teacher")
+        self.objective, self.teacher = objective, teacher
         self.decoder = TextDecoder(TEXT)
         self.exits = ExitHeads(TEXT, EXIT_DEPTHS, EXIT_ADAPTER_SIZE)
-        self.number_ids = torch.tensor(number_ids)
-        self.value_of_V = torch.full((TEXT.vocab_size,), -1)
-        self.value_of_V[self.number_ids] = torch.arange(NUM_NUMBERS)
+        self.number_ids: Tensor
+        self.value_of_V: Tensor
+        ids = torch.tensor(number_ids)
+        self.register_buffer("number_ids", ids, persistent=False)
+        values_V = torch.full((TEXT.vocab_size,), -1).index_copy_(0, ids, torch.arange(NUM_NUMBERS))
+        self.register_buffer("value_of_V", values_V, persistent=False)
         self._start()
 
     @torch.no_grad()
@@ -75,31 +87,42 @@ class TrainableDecoder(nn.Module):
         meter: Meter,
         name: str,
         seen: SeenWords | None = None,
+        taught: Pointing | None = None,
+        teacher_media: Sequence[tuple[int, Tensor]] = (),
     ) -> Tensor:
-        """Weighted mean of the exits' losses down to `depth`, plus that of `seen` words.
+        """Weighted mean of the exits' losses down to `depth`, plus those of `seen` words and `taught` pointing.
 
         grown: False while the layers below `depth` are untrained; the full-depth norm then reads the stream at `depth`,
-        since those layers start as identities.
+        since those layers start as identities. teacher_media: `media` as the teacher's own encoders see them.
         """
-        ids_BT = torch.from_numpy(batch.ids_BT)
+        device = self.number_ids.device
+        ids_BT, positions_3BT = (torch.from_numpy(x).to(device) for x in (batch.ids_BT, batch.positions_3BT))
+        meter.tokens += int(batch.real_BT.sum())
         hidden = F.dropout(self.embed(ids_BT, media), EMBEDDING_DROPOUT, self.training)
-        rotation = self.decoder.rotation(torch.from_numpy(batch.positions_3BT))
-        attend = causal_products()
+        rotation = self.decoder.rotation(positions_3BT)
+        plain = attend = causal_products()
         if batch.num_branches:
-            real_BP = torch.from_numpy(batch.real_BT[:, : batch.prefix_length])
-            attend = branch_products(batch.prefix_length, batch.num_branches, real_BP)
-        targets = torch.from_numpy(batch.targets_BT)[:, 1:]
+            real_BP = torch.from_numpy(batch.real_BT[:, : batch.prefix_length]).to(device)
+            plain = attend = branch_products(batch.prefix_length, batch.num_branches, real_BP)
+        looks: list[tuple[Tensor, Tensor]] = []
+        if taught is not None:
+            attend = watched(attend, POINT_LAYER, looks)
+        targets = torch.from_numpy(batch.targets_BT)[:, 1:].to(device)
         where = targets != IGNORE
-        targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:][where]
+        targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:].to(device)[where]
         graded = torch.where(points_N, POINT_WEIGHT, 1.0)
-        total, weights, first = torch.zeros(()), 0.0, 0
-        word_loss = torch.zeros(())
+        teacher_NV = None
+        if self.teacher is not None and self.objective.beta:
+            at_BT = F.pad(where, (0, 1))
+            teacher_NV = self.teacher.logits(ids_BT, teacher_media, positions_3BT, plain, at_BT)
+        total, weights, first = torch.zeros((), device=device), 0.0, 0
+        word_loss = torch.zeros((), device=device)
         if seen is not None:
-            hidden, first = self.decoder.run_span(0, WORD_DEPTH, hidden, rotation, attend), WORD_DEPTH
+            hidden, first = self._span(0, WORD_DEPTH, hidden, rotation, attend), WORD_DEPTH
             word_loss = self._word_loss(hidden, seen)
             meter.add(f"{name}_words", float(word_loss.detach()))
         for last in [d for d in (*EXIT_DEPTHS, TEXT.num_layers) if d <= depth]:
-            hidden = self.decoder.run_span(first, last, hidden, rotation, attend)
+            hidden = self._span(first, last, hidden, rotation, attend)
             first = last
             streams = [(last, self._read(last, hidden[:, :-1][where]))]
             if last == depth and not grown and last < TEXT.num_layers:
@@ -107,17 +130,46 @@ class TrainableDecoder(nn.Module):
             for exit_depth, stream in streams:
                 logits = self.decoder.lm_head(stream)
                 losses = answer_loss(logits, targets_N, points_N, self.number_ids, self.value_of_V)
+                answer = self.objective.alpha * (losses * graded).sum() / graded.sum()
+                if teacher_NV is not None:
+                    told = distillation_loss(logits, teacher_NV, self.objective.temperature)
+                    answer = answer + self.objective.beta * told
+                    meter.add(f"{name}{exit_depth}_told_loss", float(told.detach()))
                 weight = exit_weight(exit_depth, TEXT.num_layers)
-                total, weights = total + weight * (losses * graded).sum() / graded.sum(), weights + weight
+                total, weights = total + weight * answer, weights + weight
                 if exit_depth == last:
                     self._measure(meter, f"{name}{last}", logits, targets_N, points_N, losses)
+        if taught is not None and looks:
+            pointed, mass = pointing_loss(*looks[0], taught)
+            meter.add(f"{name}_inside", float(mass))
+            total = total + POINTING_LOSS_WEIGHT * weights * pointed
         return total / weights + WORD_LOSS_WEIGHT * word_loss
+
+    def rounding(self) -> AbstractContextManager[None]:
+        """Where forward and backward belong: on rounded weights, if the objective says so."""
+        return rounded_weights(self.decoder.layers) if self.objective.rounds_weights else nullcontext()
+
+    def rounding_losses(self, meter: Meter) -> Iterator[Tensor]:
+        """The pull towards rounded weights, if the objective has one; outside of `rounding`."""
+        if self.objective.gamma:
+            error = rounding_error(self.decoder.layers)
+            meter.add("rounding_loss", float(error.detach()))
+            yield self.objective.gamma * error
+
+    def _span(self, first: int, last: int, hidden: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+        """Layers [first, last), in training each left out now and then, the deeper the more often."""
+        for layer in range(first, last):
+            chance = self.objective.layer_dropout * (2 ** (layer / (TEXT.num_layers - 1)) - 1)
+            if not (self.training and chance and float(torch.rand(())) < chance):
+                hidden = self.decoder.run_span(layer, layer + 1, hidden, rotation, attend)
+        return hidden
 
     def _word_loss(self, hidden_BTD: Tensor, seen: SeenWords) -> Tensor:
         """The first layers learn to see a screen's words as the tokens that spell them."""
-        stream = F.rms_norm(hidden_BTD[seen.where_BT].float(), (TEXT.hidden_size,))
+        device = hidden_BTD.device
+        stream = F.rms_norm(hidden_BTD[seen.where_BT.to(device)].float(), (TEXT.hidden_size,))
         log_probs = F.log_softmax(self.decoder.lm_head(stream).float(), dim=-1)
-        return -(seen.tokens_NV * log_probs).sum(-1).mean()
+        return -(seen.tokens_NV.to(device) * log_probs).sum(-1).mean()
 
     def _read(self, depth: int, stream_ND: Tensor) -> Tensor:
         return self.exits(depth, stream_ND) if depth in EXIT_DEPTHS else self.decoder.norm(stream_ND)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
-import time
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor
 
-from autoglm_training.checkpoint import load_training, save_training
 from autoglm_training.config.recipes import EXIT_DEPTHS, TEXT, DecoderStage, Recipe
 from autoglm_training.decoder_model import TrainableDecoder
-from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
+from autoglm_training.draws import PooledDraws
+from autoglm_training.loop import Session, Trainer
 from autoglm_training.samples import Batch, Row, RowBuilder, collate
 from autoglm_training.speech_rows import SpeechRows
+from autoglm_training.teacher import Teacher
 from autoglm_training.text_rows import text_row
 from autoglm_training.tokenizer import number_token_ids
 
@@ -55,43 +54,27 @@ def text_batches(
     return batches
 
 
-def train_text(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+def train_text(recipe: Recipe, session: Session, teacher: Teacher | None = None) -> None:
     """Text-only commands: `decoder_text.pt`."""
-    config, path = recipe.text, run_dir / "decoder_text.pt"
-    tokenizer = Tokenizer.from_file(str(run_dir / "tokenizer.json"))
+    config = recipe.text
+    tokenizer = Tokenizer.from_file(str(session.run_dir / "tokenizer.json"))
     torch.manual_seed(recipe.seed)
-    model = TrainableDecoder(number_token_ids(tokenizer))
-    optimizer = make_optimizer([model], config)
-    modules: dict[str, nn.Module] = {"model": model}
-    step = 0
-    if resume and path.exists():
-        step = load_training(path, modules, optimizer)["step"]
-    rng = random.Random(recipe.seed + step)
-    meter, saved = Meter(), time.monotonic()
-    pools = drawn_ahead(partial(text_batches, RowBuilder(tokenizer), config, None), recipe.seed + step)
-    ready: list[Batch] = []
-    while step < config.steps:
-        if not ready:
-            ready = next(pools)
-        depth = sampled_depth(rng, config)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model.loss(ready.pop(), (), depth, config.grown, meter, "t")
-        loss.backward()
-        meter.add("norm", apply_gradients(optimizer, config, step))
-        step += 1
-        if step % config.log_every == 0:
-            print("text", meter.line(step, config.steps), flush=True)
-        if time.monotonic() - saved > config.save_every_s:
-            save_training(path, modules, optimizer, {"step": step})
-            saved = time.monotonic()
-    save_training(path, modules, optimizer, {"step": step})
-    pools.close()
+    model = TrainableDecoder(number_token_ids(tokenizer), config.objective, teacher)
+    trainer = Trainer("text", config, "decoder_text.pt", {"model": model}, session, recipe.seed)
+    trainer.restore()
+    draw = partial(text_batches, RowBuilder(tokenizer), config, None)
+    batches = PooledDraws(draw, recipe.seed, trainer.taken("batches", (0, 0)), session.workers)
+    trainer.watch(batches=batches)
+
+    def losses() -> Iterator[Tensor]:
+        depth = sampled_depth(trainer.rng, config)
+        with model.rounding(), session.autocast():
+            yield model.loss(batches.next(), (), depth, config.grown, trainer.meter, "t")
+        yield from model.rounding_losses(trainer.meter)
+
+    trainer.run(losses)
 
 
 def sampled_depth(rng: random.Random, config: DecoderStage) -> int:
     """How deep this step runs."""
     return rng.choices((*EXIT_DEPTHS, TEXT.num_layers), config.depth_weights)[0]
-
-
-def with_steps(config: DecoderStage, steps: int | None) -> DecoderStage:
-    return replace(config, steps=steps) if steps else config

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from autoglm_backend.models.decoder import TextDecoder
-from autoglm_backend.models.exits import ExitHeads, exit_tensors
+from autoglm_backend.models.exits import ExitHeads
+from autoglm_backend.models.shards import HEAD_NAME, TEXT_PREFIX, VISION_PREFIX
 from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_backend.models.weights import HEAD_NAME, TEXT_PREFIX, VISION_PREFIX
-from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, EXIT_DEPTHS, TEXT, VISION
+from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, TEXT, VISION
+from autoglm_training.exits.files import save_exits
+from autoglm_training.files import save_json, save_tensors
 from autoglm_training.speech.export import export_speech
 from autoglm_training.tokenizer import EOS_TOKENS, PAD_TOKEN, save_tokenizer, token_id
 
 # 2 frames x 288 x 640: a 1080x2400 screenshot becomes 280x616, which is 220 tokens.
 LONGEST_EDGE = 368640
 SHORTEST_EDGE = 12544
+# Depth by class of request that was measured to be enough (the checkpoint's card, "direct commands").
+AUTO_DEPTHS = {"direct_text": 6}
 
 
 def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -129,28 +131,14 @@ def export_checkpoint(
     (directory / "exits").mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, directory, TEXT.max_positions)
     config = model_config(tokenizer)
-    _write_json(directory / "config.json", config)
-    _write_json(
-        directory / "generation_config.json",
-        {
-            "do_sample": False,
-            "eos_token_id": config["text_config"]["eos_token_id"],
-            "pad_token_id": config["text_config"]["pad_token_id"],
-        },
-    )
-    _write_json(directory / "preprocessor_config.json", preprocessor_config())
-    _save_tensors(model_tensors(decoder, vision), directory / "model.safetensors")
-    _write_json(directory / "exits" / "exits.json", {"depths": list(EXIT_DEPTHS), "adapter_size": EXIT_ADAPTER_SIZE})
-    _save_tensors(exit_tensors(exits), directory / "exits" / "exits.safetensors")
+    save_json(config, directory / "config.json")
+    generation = {
+        "do_sample": False,
+        "eos_token_id": config["text_config"]["eos_token_id"],
+        "pad_token_id": config["text_config"]["pad_token_id"],
+    }
+    save_json(generation, directory / "generation_config.json")
+    save_json(preprocessor_config(), directory / "preprocessor_config.json")
+    save_tensors(model_tensors(decoder, vision), directory / "model.safetensors")
+    save_exits(directory, exits, EXIT_ADAPTER_SIZE, auto=AUTO_DEPTHS)
     export_speech(speech, directory)
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors writes files that only their owner may read
-    partial.replace(path)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

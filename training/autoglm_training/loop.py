@@ -1,24 +1,55 @@
-"""What every stage shares: the schedule, the optimizer, one drawing process ahead of the trainer, and the log."""
+"""The loop of every stage: schedule, optimizer, mixed precision, saving, and going on where a run was interrupted."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import queue
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from autoglm_training.checkpoint import load_training, save_training
 from autoglm_training.config.recipes import StageConfig
+from autoglm_training.progress import Board, Meter, Progress
 
-Draw = Callable[[random.Random], Any]
-QUEUE_AHEAD = 24
-WORKER_TIMEOUT_S = 300.0
-ALIVE_CHECK_S = 10.0
+DRAW_EVERY_S = 300.0
+Place = TypeVar("Place")
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Where and how stages run. precision: of the forward pass; weights stay float32, fp16 scales its losses."""
+
+    run_dir: Path
+    resume: bool = False
+    device: str = "cpu"
+    precision: str = "bf16"
+    workers: int = 1
+    board: Board | None = None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Grows the losses so that fp16 gradients do not vanish, and shrinks them again when they overflow."""
+        return torch.amp.GradScaler(torch.device(self.device).type, enabled=self.precision == "fp16")
+
+
+class Source(Protocol):
+    """Where batches come from; `taken` is where a resumed run goes on."""
+
+    @property
+    def taken(self) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
@@ -38,75 +69,92 @@ def make_optimizer(modules: Sequence[nn.Module], config: StageConfig) -> torch.o
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.98), fused=True)
 
 
-def apply_gradients(optimizer: torch.optim.AdamW, config: StageConfig, step: int) -> float:
-    """Clip, step at the scheduled rate, clear. Returns the gradient norm before clipping."""
+def apply_gradients(
+    optimizer: torch.optim.AdamW, config: StageConfig, step: int, scaler: torch.amp.GradScaler
+) -> float:
+    """Clip, step at the scheduled rate, clear. Returns the gradient norm before clipping (not finite: not stepped)."""
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
+    scaler.unscale_(optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return norm
 
 
-def _draw_forever(draw: Draw, seed: int, out: Any) -> None:
-    torch.set_num_threads(1)
-    os.nice(2)
-    rng = random.Random(seed)
-    trainer = multiprocessing.parent_process()
-    while True:
-        drawn = draw(rng)
-        while True:
-            # A trainer that was killed never asks again: without this its worker would wait for ever.
-            if trainer is not None and not trainer.is_alive():
-                os._exit(0)
-            try:
-                out.put(drawn, timeout=ALIVE_CHECK_S)
-                break
-            except queue.Full:
-                continue
+class Trainer:
+    """One stage under way. `rng` and `counts` belong to the stage and are saved with it."""
 
+    def __init__(
+        self, name: str, config: StageConfig, file: str, modules: dict[str, nn.Module], session: Session, seed: int
+    ) -> None:
+        self.config, self.session = config, session
+        self.modules = {name: module.to(session.device) for name, module in modules.items()}
+        self.optimizer = make_optimizer(list(self.modules.values()), config)
+        self.meter, self.rng, self.counts = Meter(), random.Random(seed), Counter[str]()
+        self.step = 0
+        self._name, self._path = name, session.run_dir / file
+        self._scaler = session.scaler()
+        self._sources: dict[str, Source] = {}
+        self._taken: dict[str, Any] = {}
 
-def drawn_ahead(draw: Draw, seed: int, workers: int = 1) -> Generator[Any, None, None]:
-    """Endless batches of `draw`, made by worker processes. Raises RuntimeError when a worker has died."""
-    context = multiprocessing.get_context("fork")
-    out = context.Queue(QUEUE_AHEAD)
-    processes = [
-        context.Process(target=_draw_forever, args=(draw, seed * 1000 + index, out), daemon=True)
-        for index in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        while True:
-            try:
-                yield out.get(timeout=WORKER_TIMEOUT_S)
-            except queue.Empty:
-                if not all(process.is_alive() for process in processes):
-                    raise RuntimeError("a drawing process has died; its error stands above") from None
-    finally:
-        for process in processes:
-            process.terminate()
+    def restore(self) -> bool:
+        """Go on from the stage's file, if that is wanted and there is one."""
+        if not (self.session.resume and self._path.exists()):
+            return False
+        saved = load_training(self._path, self.modules, self.optimizer, self.session.device)
+        self.step = saved["step"]
+        self.counts.update(saved.get("counts", {}))
+        self._taken = saved.get("taken", {})
+        if "rng" in saved:
+            self.rng.setstate(saved["rng"])
+        if saved.get("scaler"):
+            self._scaler.load_state_dict(saved["scaler"])
+        return True
 
+    def taken(self, source: str, nothing: Place) -> Place:
+        """Where an earlier run has left a source, else `nothing`."""
+        return self._taken.get(source, nothing)
 
-class Meter:
-    """Running means of named figures since the last line, printed with elapsed time and rate."""
+    def watch(self, **sources: Source) -> None:
+        """Sources whose place is saved; they are closed at the end."""
+        self._sources.update(sources)
 
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._weights: dict[str, float] = {}
-        self._began = self._last = time.monotonic()
+    def run(self, losses: Callable[[], Iterator[Tensor]]) -> None:
+        """Steps until the stage's last; each takes the gradients of all that `losses` yields, one after the other."""
+        progress = Progress(self._name, self.step, self.config.steps, self.session.run_dir, self.session.board)
+        saved = drawn = time.monotonic()
+        try:
+            while self.step < self.config.steps:
+                for loss in losses():
+                    self._scaler.scale(loss).backward()
+                self.meter.add("norm", apply_gradients(self.optimizer, self.config, self.step, self._scaler))
+                self.step += 1
+                progress.bar(self.step, self.meter)
+                if self.step % self.config.log_every == 0:
+                    progress.line(self.step, self.meter)
+                if time.monotonic() - saved > self.config.save_every_s:
+                    self.save()
+                    saved = time.monotonic()
+                if time.monotonic() - drawn > DRAW_EVERY_S:
+                    progress.draw()
+                    drawn = time.monotonic()
+            self.save()
+            progress.draw()
+        finally:
+            for source in self._sources.values():
+                source.close()
 
-    def add(self, name: str, value: float, weight: float = 1.0) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + value * weight
-        self._weights[name] = self._weights.get(name, 0.0) + weight
-
-    def line(self, step: int, steps: int) -> str:
-        now = time.monotonic()
-        means = " ".join(f"{name} {total / max(self._weights[name], 1e-9):.3f}" for name, total in self._sums.items())
-        text = f"step {step}/{steps} {now - self._began:.0f}s (+{now - self._last:.1f}s) {means}"
-        self._sums.clear()
-        self._weights.clear()
-        self._last = now
-        return text
+    def save(self) -> None:
+        """The whole state, atomically. Raises OSError."""
+        state = {
+            "step": self.step,
+            "counts": dict(self.counts),
+            "taken": {name: source.taken for name, source in self._sources.items()},
+            "rng": self.rng.getstate(),
+            "scaler": self._scaler.state_dict(),
+        }
+        save_training(self._path, self.modules, self.optimizer, state)

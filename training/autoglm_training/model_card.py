@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from autoglm_training.evaluate import MODALITIES, all_depths, evaluate, group_rows, markdown_table
+from autoglm_training.evaluate import MODALITIES, all_depths, evaluate
+from autoglm_training.evaluation.grading import group_rows, markdown_table
 from autoglm_training.loading import load_checkpoint
 
 

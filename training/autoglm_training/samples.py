@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +22,10 @@ from autoglm_training.world.sayings import answer, thought
 from autoglm_training.world.tasks import finish
 
 IGNORE = -100
+Box = tuple[int, int, int, int]
 _POINT = re.compile(r"element=\[(\d+),(\d+)\]")
 NOISY_SHARE = 0.4
+SCREEN_INFO_HEAD = "** Screen Info **\n\n"
 DECIDING = frozenset({
     "up", "down", "left", "right", "back", "home", "top", "bottom", "on", "off", "more", "below", "above", "under",
     "over", "previous", "next", "last", "first", "not", "cheapest", "expensive", "long", "double", "twice", "highest",
@@ -37,14 +40,49 @@ _UNTYPEABLE = re.compile(r"""["\\'“”「」<>|\[\]{}]""")
 
 @dataclass(slots=True)
 class Row:
-    """One sequence. `targets` is the token itself where it is learnt, IGNORE elsewhere; `points` marks coordinates."""
+    """One sequence. `targets` is the token itself where it is learnt, IGNORE elsewhere; `points` marks coordinates, and
+    `boxes` holds the box in 0..999 that each of them must hit, None elsewhere."""
 
     ids: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     points: list[bool] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     positions: list[tuple[int, int, int]] = field(default_factory=list)
     next_position: int = 0
+
+
+def add_tokens(row: Row, ids: Sequence[int], segment: int = 0) -> None:
+    """Tokens that carry no loss; each moves on by one position on every axis."""
+    for token in ids:
+        _add(row, token, segment, (row.next_position,) * 3)
+        row.next_position += 1
+
+
+def add_picture(row: Row, token: int, grid: tuple[int, int]) -> None:
+    """A picture's placeholders: `grid` merged tokens (rows, columns) at one moment, spread over two axes."""
+    start = row.next_position
+    for line in range(grid[0]):
+        for column in range(grid[1]):
+            _add(row, token, 0, (start, start + line, start + column))
+    row.next_position = start + max(grid)
+
+
+def _add(
+    row: Row,
+    token: int,
+    segment: int,
+    position: tuple[int, ...],
+    target: int = IGNORE,
+    point: bool = False,
+    box: Box | None = None,
+) -> None:
+    row.ids.append(token)
+    row.targets.append(target)
+    row.points.append(point)
+    row.boxes.append(box)
+    row.segments.append(segment)
+    row.positions.append((position[0], position[1], position[2]))
 
 
 def copyable_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -75,63 +113,45 @@ class RowBuilder:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def add_text(self, row: Row, text: str, segment: int = 0) -> None:
-        for token in self.encode(text):
-            self._add(row, token, IGNORE, False, segment, (row.next_position,) * 3)
-            row.next_position += 1
+        add_tokens(row, self.encode(text), segment)
 
     def add_image(self, row: Row, grid: tuple[int, int]) -> None:
         """A picture of `grid` merged tokens (rows, columns) between its marks."""
         first, last = self._media["image"]
         self.add_text(row, first)
-        start = row.next_position
-        for line in range(grid[0]):
-            for column in range(grid[1]):
-                self._add(row, self.image, IGNORE, False, 0, (start, start + line, start + column))
-        row.next_position = start + max(grid)
+        add_picture(row, self.image, grid)
         self.add_text(row, last)
 
     def add_audio(self, row: Row, num_tokens: int, segment: int = 0) -> None:
         first, last = self._media["audio"]
         self.add_text(row, first, segment)
-        for _ in range(num_tokens):
-            self._add(row, self.audio, IGNORE, False, segment, (row.next_position,) * 3)
-            row.next_position += 1
+        add_tokens(row, [self.audio] * num_tokens, segment)
         self.add_text(row, last, segment)
 
     def add_heard(self, row: Row, ids: list[int]) -> None:
         """A clip as the ids that the speech encoder heard, between the audio's marks."""
         first, last = self._media["audio"]
         self.add_text(row, first)
-        for token in ids:
-            self._add(row, token, IGNORE, False, 0, (row.next_position,) * 3)
-            row.next_position += 1
+        add_tokens(row, ids)
         self.add_text(row, last)
 
-    def add_reply(self, row: Row, reply: str, segment: int = 0) -> None:
-        """The assistant's turn; every token of it is learnt, its end included."""
+    def add_reply(self, row: Row, reply: str, segment: int = 0, box: Box | None = None) -> None:
+        """The assistant's turn; every token of it is learnt, its end included. box: what a tap must hit."""
         self.add_text(row, "<|assistant|>\n", segment)
         match = _POINT.search(reply)
         span = match.span() if match else (-1, -1)
         encoding = self.tokenizer.encode(reply, add_special_tokens=False)
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             point = span[0] <= start and end <= span[1] and token in self.value_of
-            self._add(row, token, token, point, segment, (row.next_position,) * 3)
+            _add(row, token, segment, (row.next_position,) * 3, token, point, box if point else None)
             row.next_position += 1
 
-    def add_branch(self, row: Row, segment: int, question: str, reply: str) -> None:
+    def add_branch(self, row: Row, segment: int, question: str, reply: str, box: Box | None = None) -> None:
         """One question and its answer after the prefix; the prefix's end is where every branch starts."""
         start = row.next_position
         self.add_text(row, question, segment)
-        self.add_reply(row, reply, segment)
+        self.add_reply(row, reply, segment, box)
         row.next_position = start
-
-    @staticmethod
-    def _add(row: Row, token: int, target: int, point: bool, segment: int, position: tuple[int, ...]) -> None:
-        row.ids.append(token)
-        row.targets.append(target)
-        row.points.append(point)
-        row.segments.append(segment)
-        row.positions.append((position[0], position[1], position[2]))
 
 
 def app_json(app: str) -> str:
@@ -164,7 +184,7 @@ def noisy_words(rng: random.Random, task: Task) -> str:
 
 
 def screen_info(app: str) -> str:
-    return f"** Screen Info **\n\n{app_json(app)}"
+    return f"{SCREEN_INFO_HEAD}{app_json(app)}"
 
 
 def done_reply(task: Task) -> str:
@@ -180,6 +200,7 @@ def random_app(rng: random.Random, language: str) -> str:
 class Batch:
     """Padded rows.
 
+    boxes_BT4: where `points_BT`, the box in 0..999 to hit, NaN where there is none
     prefix_length, num_branches: layout of rows that branch: that many prefix columns, then branches of equal width;
     num_branches is 0 for plain causal rows.
     """
@@ -187,6 +208,7 @@ class Batch:
     ids_BT: np.ndarray
     targets_BT: np.ndarray
     points_BT: np.ndarray
+    boxes_BT4: np.ndarray
     positions_3BT: np.ndarray
     real_BT: np.ndarray
     prefix_length: int = 0
@@ -219,6 +241,7 @@ def _fill(rows: list[Row], places: list[list[int]], length: int, prefix: int = 0
     ids = np.zeros((len(rows), length), dtype=np.int64)
     targets = np.full((len(rows), length), IGNORE, dtype=np.int64)
     points = np.zeros((len(rows), length), dtype=bool)
+    boxes = np.full((len(rows), length, 4), np.nan, dtype=np.float32)
     real = np.zeros((len(rows), length), dtype=bool)
     positions = np.zeros((3, len(rows), length), dtype=np.int64)
     for index, (row, columns) in enumerate(zip(rows, places, strict=True)):
@@ -226,11 +249,15 @@ def _fill(rows: list[Row], places: list[list[int]], length: int, prefix: int = 0
         targets[index, columns] = row.targets
         points[index, columns] = row.points
         real[index, columns] = True
+        for column, box in zip(columns, row.boxes, strict=True):
+            if box is not None:
+                boxes[index, column] = box
         positions[:, index, columns] = np.asarray(row.positions).T
     return Batch(
         ids_BT=ids,
         targets_BT=targets,
         points_BT=points,
+        boxes_BT4=boxes,
         positions_3BT=positions,
         real_BT=real,
         prefix_length=prefix,

@@ -10,12 +10,22 @@ from torch import Tensor
 
 from autoglm_training.config.recipes import TEXT
 from autoglm_training.decoder_model import SeenWords
-from autoglm_training.samples import Row, RowBuilder, app_json, done_reply, first_turn, random_app, screen_info
+from autoglm_training.samples import (
+    SCREEN_INFO_HEAD,
+    Row,
+    RowBuilder,
+    app_json,
+    done_reply,
+    first_turn,
+    random_app,
+    screen_info,
+)
 from autoglm_training.world.elements import Screen, Split
+from autoglm_training.world.episodes import Episode
 from autoglm_training.world.instructions import screen_tasks, text_task
 from autoglm_training.world.labels import label_vocabulary
 
-HISTORY_SHARE = 0.25
+HISTORY_SHARE = 0.3
 _DIRECT = ("launch", "back", "home", "swipe_up", "swipe_down", "wait")
 _THEN = {"en": "{a}, then {b}", "zh": "{a}，然后{b}"}
 
@@ -27,7 +37,7 @@ def screen_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: S
     builder.add_text(row, "[gMASK]<sop><|user|>\n")
     builder.add_image(row, grid)
     for segment, task in enumerate(screen_tasks(rng, screen, split, branches), start=1):
-        builder.add_branch(row, segment, first_turn(rng, task, True), task.reply)
+        builder.add_branch(row, segment, first_turn(rng, task, True), task.reply, task.target_box)
     return row
 
 
@@ -43,20 +53,36 @@ def later_step_row(builder: RowBuilder, rng: random.Random, screen: Screen, spli
         both = _THEN[task.language].format(a=earlier.instruction.rstrip(".!?。！？"), b=task.instruction)
         builder.add_text(row, f"<|user|>\n{both}\n\n{app_json(random_app(rng, task.language))}")
         builder.add_text(row, "<|assistant|>\n" + earlier.reply)
-        question, reply = screen_info(screen.app), task.reply
+        question, reply, box = screen_info(screen.app), task.reply, task.target_box
     elif kind < 0.7:
         builder.add_text(row, f"<|user|>\n{task.instruction}\n\n{app_json(screen.app)}")
         builder.add_text(row, "<|assistant|>\n" + task.reply)
-        question, reply = screen_info(screen.app), done_reply(task)
+        question, reply, box = screen_info(screen.app), done_reply(task), None
     else:
         earlier = text_task(rng, split)
         builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier, True))
         builder.add_text(row, "<|assistant|>\n" + earlier.reply)
-        question, reply = first_turn(rng, task, True), task.reply
+        question, reply, box = first_turn(rng, task, True), task.reply, task.target_box
     builder.add_text(row, "<|user|>\n")
     builder.add_image(row, grid)
     builder.add_text(row, question)
-    builder.add_reply(row, reply)
+    builder.add_reply(row, reply, box=box)
+    return row
+
+
+def episode_row(builder: RowBuilder, episode: Episode, index: int, screen: Screen) -> Row:
+    """Step `index` of an episode as agents send it: the earlier turns without pictures, then the newest screenshot."""
+    row = Row()
+    builder.add_text(row, "[gMASK]<sop>")
+    head = f"{episode.instruction}\n\n"
+    for app, reply in episode.history(index):
+        builder.add_text(row, f"<|user|>\n{head}{app_json(app)}<|assistant|>\n{reply}")
+        head = SCREEN_INFO_HEAD
+    builder.add_text(row, "<|user|>\n")
+    builder.add_image(row, (screen.height_px // 28, screen.width_px // 28))
+    task = episode.steps[index].task
+    builder.add_text(row, head + app_json(screen.app))
+    builder.add_reply(row, task.reply, box=task.target_box)
     return row
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_training.checkpoint import load_modules, load_training, save_training
+from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import VISION, CropStage, Recipe, ScreenStage
-from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
+from autoglm_training.draws import Draws
+from autoglm_training.loop import Session, Trainer
+from autoglm_training.progress import Meter
 from autoglm_training.screen_targets import ICONS, KINDS, ScreenSample, draw_screen
 from autoglm_training.vision_stage import (
     CENTRE_BINS,
@@ -87,7 +88,7 @@ def draw_batch(config: ScreenStage, crops: CropStage, rng: random.Random) -> Scr
 def centre_loss(logits_M2B: Tensor, centres_M2: Tensor) -> Tensor:
     """Cross entropy against a narrow Gaussian over bins of 0..1; tokens with NaN centres do not count."""
     known = ~centres_M2.isnan().any(-1)
-    middle = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
+    middle = (torch.arange(CENTRE_BINS, device=logits_M2B.device) + 0.5) / CENTRE_BINS
     distance = (middle - centres_M2[known][..., None]) * CENTRE_BINS / CENTRE_SIGMA_BINS
     weights = torch.exp(-0.5 * distance**2)
     target = weights / weights.sum(-1, keepdim=True)
@@ -102,56 +103,46 @@ def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, met
         ("state", heads.states, batch.states_BRC),
         ("icon", heads.icons, batch.icons_BRC),
     ):
-        targets = torch.from_numpy(grid).view(-1)
+        targets = torch.from_numpy(grid).view(-1).to(merged_MD.device)
         logits = head(merged_MD)
         total = total + ELEMENT_LOSS_WEIGHT * weighted_cross_entropy(logits, targets, ELEMENT_BACKGROUND_WEIGHT)
         meter.add(f"{name}_acc", *foreground_accuracy(logits, targets))
-    centres = torch.from_numpy(batch.centres_BRC2).view(-1, 2)
+    centres = torch.from_numpy(batch.centres_BRC2).view(-1, 2).to(merged_MD.device)
     centre_logits = heads.centres(merged_MD).view(-1, 2, CENTRE_BINS)
     total = total + CENTRE_LOSS_WEIGHT * centre_loss(centre_logits, centres)
     known = ~centres.isnan().any(-1)
     off = (centre_logits[known].argmax(-1) + 0.5) / CENTRE_BINS - centres[known]
     meter.add("centre_near", float((off.abs().amax(-1) < 0.025).float().mean()))
-    characters = in_merge_order(batch.reading.chars_BRC)
+    characters = in_merge_order(batch.reading.chars_BRC).to(merged_MD.device)
     char_logits = heads.characters(merged_MD).view(len(characters), -1)
     total = total + MERGED_CHARACTER_WEIGHT * weighted_cross_entropy(char_logits, characters, 0.1)
     meter.add("merged_char_acc", *foreground_accuracy(char_logits, characters))
     return total
 
 
-def train_screens(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+def train_screens(recipe: Recipe, session: Session) -> None:
     """Stage two, from `vision_crops.pt`: `vision_screens.pt`."""
-    config, path = recipe.screens, run_dir / "vision_screens.pt"
+    config = recipe.screens
     torch.manual_seed(recipe.seed + 1)
     encoder = VisionEncoder(VISION)
     reading = ReadingHeads(VISION.hidden_size, VISION.out_hidden_size)
     elements = ElementHeads(VISION.out_hidden_size)
     modules: dict[str, nn.Module] = {"encoder": encoder, "heads": reading, "elements": elements}
-    optimizer = make_optimizer(list(modules.values()), config)
-    step = screens = 0
-    if resume and path.exists():
-        progress = load_training(path, modules, optimizer)
-        step, screens = progress["step"], progress["screens"]
-    else:
-        load_modules(run_dir / "vision_crops.pt", {"encoder": encoder, "heads": reading})
-    meter, saved = Meter(), time.monotonic()
-    batches = drawn_ahead(partial(draw_batch, config, recipe.crops), recipe.seed + 100 + step)
-    while step < config.steps:
-        batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16):
+    trainer = Trainer("screens", config, "vision_screens.pt", modules, session, recipe.seed + 1)
+    if not trainer.restore():
+        load_modules(session.run_dir / "vision_crops.pt", {"encoder": encoder, "heads": reading}, session.device)
+    draw = partial(draw_batch, config, recipe.crops)
+    batches = Draws(draw, recipe.seed + 100, trainer.taken("batches", 0), session.workers)
+    trainer.watch(batches=batches)
+
+    def losses() -> Iterator[Tensor]:
+        batch = batches.next()
+        with session.autocast():
             if isinstance(batch, ScreenBatch):
-                loss, merged_MD = reading_loss(encoder, reading, batch.reading, meter)
-                loss = loss + element_loss(elements, merged_MD, batch, meter)
-                screens += len(batch.kinds_BRC)
+                loss, merged_MD = reading_loss(encoder, reading, batch.reading, trainer.meter)
+                trainer.counts["screens"] += len(batch.kinds_BRC)
+                yield loss + element_loss(elements, merged_MD, batch, trainer.meter)
             else:
-                loss, _ = reading_loss(encoder, reading, batch, Meter())
-        loss.backward()
-        meter.add("norm", apply_gradients(optimizer, config, step))
-        step += 1
-        if step % config.log_every == 0:
-            print("screens", meter.line(step, config.steps), "screens", screens, flush=True)
-        if time.monotonic() - saved > config.save_every_s:
-            save_training(path, modules, optimizer, {"step": step, "screens": screens})
-            saved = time.monotonic()
-    save_training(path, modules, optimizer, {"step": step, "screens": screens})
-    batches.close()
+                yield reading_loss(encoder, reading, batch, Meter())[0]
+
+    trainer.run(losses)

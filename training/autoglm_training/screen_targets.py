@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from autoglm_training.world.elements import Element, Screen, Split
+from autoglm_training.world.episodes import Episode, make_episode
 from autoglm_training.world.grids import TOKEN_PX
 from autoglm_training.world.phrases_en import ICON_NAMES
 from autoglm_training.world.screens import build_screen, make_scene, render
@@ -26,6 +27,7 @@ class ScreenSample:
     """One screen. Grids are [rows, columns] of merged tokens unless named otherwise; 0 is "none" in class grids.
 
     centres_RC2: centre of the tap box of the element under the token, in 0..1 of the screen; NaN where there is none.
+    turn: the episode that the screen is part of, and which of its steps it waits for; None for a screen of its own.
     """
 
     screen: Screen
@@ -36,6 +38,7 @@ class ScreenSample:
     states_RC: np.ndarray
     icons_RC: np.ndarray
     centres_RC2: np.ndarray
+    turn: tuple[Episode, int] | None = None
 
 
 def draw_screen(rng: random.Random, split: Split, size_px: tuple[int, int] | None = None) -> ScreenSample:
@@ -44,6 +47,13 @@ def draw_screen(rng: random.Random, split: Split, size_px: tuple[int, int] | Non
     if size_px is not None:
         scene = replace(scene, width_px=size_px[0], height_px=size_px[1])
     return screen_sample(rng, build_screen(scene))
+
+
+def draw_episode_screen(rng: random.Random, split: Split) -> ScreenSample:
+    """The screen of some step of a fresh episode."""
+    episode = make_episode(rng, split)
+    index = rng.randrange(len(episode.steps))
+    return replace(screen_sample(rng, build_screen(episode.steps[index].scene)), turn=(episode, index))
 
 
 def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:

@@ -6,13 +6,11 @@ The served encoder hands the decoder its own embeddings of the pieces it heard, 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm_training.samples import Row, RowBuilder, app_json
 from autoglm_training.speech.heard import HeardClips
-from autoglm_training.world.tasks import Task
 
 APP_SHARE = 0.3
 """Rows in which the agent's `current_app` follows the clip."""
@@ -21,19 +19,19 @@ APP_SHARE = 0.3
 @dataclass(slots=True)
 class SpeechRows:
     builder: RowBuilder
-    clips: Iterator[tuple[Task, list[int]]]
+    clips: HeardClips
 
     @classmethod
-    def open(cls, speech_dir: Path, seed: int, builder: RowBuilder) -> SpeechRows | None:
+    def open(cls, speech_dir: Path, builder: RowBuilder) -> SpeechRows | None:
         """What the speech stages left in `speech_dir` (`heard-train.jsonl`), else None."""
         try:
-            return cls(builder, iter(HeardClips("train", seed, speech_dir)))
+            return cls(builder, HeardClips("train", speech_dir))
         except FileNotFoundError:
             return None
 
     def row(self, rng: random.Random) -> Row:
         """One spoken command and its reply."""
-        task, heard = next(self.clips)
+        task, heard = self.clips.pick(rng)
         row = Row()
         self.builder.add_text(row, "[gMASK]<sop><|user|>\n")
         self.builder.add_heard(row, heard)

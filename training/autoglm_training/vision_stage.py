@@ -7,8 +7,9 @@ element's tap box. Those heads are thrown away; what they pull into the merged e
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_training.checkpoint import load_modules, load_training, save_training
+from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import VISION, CropStage, Recipe
-from autoglm_training.loop import Meter, apply_gradients, drawn_ahead, make_optimizer
+from autoglm_training.draws import Draws
+from autoglm_training.loop import Session, Trainer
+from autoglm_training.progress import Meter
 from autoglm_training.world.reading import character_vocabulary, label_vocabulary, reading_crop
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -99,15 +102,18 @@ def reading_loss(
 ) -> tuple[Tensor, Tensor]:
     """Character + word loss, and the merged embeddings [B * M, D] for further heads."""
     count, height, width, _ = batch.images_BHW3.shape
-    features_PD = encoder.encode_patches(still_patches(batch.images_BHW3), [(height // 14, width // 14)] * count)
+    device = heads.characters.weight.device
+    patches = still_patches(batch.images_BHW3).to(device)
+    features_PD = encoder.encode_patches(patches, [(height // 14, width // 14)] * count)
     merged_MD = encoder.merge(features_PD)
     char_targets, word_targets = (
-        in_merge_order(batch.chars_BRC),
-        torch.from_numpy(batch.words_BRC.astype(np.int64)).view(-1),
+        in_merge_order(batch.chars_BRC).to(device),
+        torch.from_numpy(batch.words_BRC.astype(np.int64)).view(-1).to(device),
     )
     char_logits, word_logits = heads.characters(features_PD), heads.words(merged_MD)
     char_loss = weighted_cross_entropy(char_logits, char_targets, CHAR_BACKGROUND_WEIGHT)
     word_loss = weighted_cross_entropy(word_logits, word_targets, WORD_BACKGROUND_WEIGHT)
+    meter.tokens += len(merged_MD)
     meter.add("char_loss", float(char_loss.detach()))
     meter.add("word_loss", float(word_loss.detach()))
     meter.add("char_acc", *foreground_accuracy(char_logits, char_targets))
@@ -115,36 +121,25 @@ def reading_loss(
     return char_loss + WORD_LOSS_WEIGHT * word_loss, merged_MD
 
 
-def train_crops(recipe: Recipe, run_dir: Path, resume: bool) -> None:
-    """Stage one: `runs/.../vision_crops.pt`."""
-    config, path = recipe.crops, run_dir / "vision_crops.pt"
+def train_crops(recipe: Recipe, session: Session) -> None:
+    """Stage one: `vision_crops.pt`."""
+    config = recipe.crops
     torch.manual_seed(recipe.seed)
     encoder = VisionEncoder(VISION)
     heads = ReadingHeads(VISION.hidden_size, VISION.out_hidden_size)
     start_quietly(encoder)
-    optimizer = make_optimizer([encoder, heads], config)
-    modules: dict[str, nn.Module] = {"encoder": encoder, "heads": heads}
-    step = images = 0
-    if resume and path.exists():
-        progress = load_training(path, modules, optimizer)
-        step, images = progress["step"], progress["images"]
-    meter, saved = Meter(), time.monotonic()
-    batches = drawn_ahead(lambda rng: draw_crops(rng, config), recipe.seed + step)
-    for batch in batches:
-        if step >= config.steps:
-            break
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = reading_loss(encoder, heads, batch, meter)
-        loss.backward()
-        meter.add("norm", apply_gradients(optimizer, config, step))
-        step, images = step + 1, images + len(batch.images_BHW3)
-        if step % config.log_every == 0:
-            print("crops", meter.line(step, config.steps), "images", images, flush=True)
-        if time.monotonic() - saved > config.save_every_s:
-            save_training(path, modules, optimizer, {"step": step, "images": images})
-            saved = time.monotonic()
-    save_training(path, modules, optimizer, {"step": step, "images": images})
-    batches.close()
+    trainer = Trainer("crops", config, "vision_crops.pt", {"encoder": encoder, "heads": heads}, session, recipe.seed)
+    trainer.restore()
+    batches = Draws(partial(draw_crops, config=config), recipe.seed, trainer.taken("batches", 0), session.workers)
+    trainer.watch(batches=batches)
+
+    def losses() -> Iterator[Tensor]:
+        batch = batches.next()
+        with session.autocast():
+            yield reading_loss(encoder, heads, batch, trainer.meter)[0]
+        trainer.counts["images"] += len(batch.images_BHW3)
+
+    trainer.run(losses)
 
 
 @torch.no_grad()

@@ -13,3 +13,6 @@ class TritonPythonModel:
 
     def execute(self, requests):
         return self._doorway.execute(requests)
+
+    def finalize(self):
+        self._doorway.finalize()

@@ -21,10 +21,13 @@ class Answer:
         *,
         think_ids: tuple[int, int] | None,
         starts_in_thought: bool,
+        with_layers: bool = False,
     ) -> None:
+        # with_layers: pass on what the decoder says of the depth of each token.
         self.reasons: dict[int, FinishReason] = {}
         """Why each choice that is complete ended."""
         self._table = table
+        self._with_layers = with_layers
         self._choices = [
             Detokenizer(
                 table,
@@ -55,7 +58,15 @@ class Answer:
             return
         piece = self._choices[delta.index].feed(delta.token_ids)
         logprobs = delta.logprobs and tuple(map(self._with_text, delta.logprobs[: piece.num_tokens]))
-        yield replace(delta, text=piece.text, token_ids=delta.token_ids[: piece.num_tokens], logprobs=logprobs)
+        layers = delta.layers[: piece.num_tokens] if self._with_layers and delta.layers is not None else None
+        yield replace(
+            delta,
+            text=piece.text,
+            token_ids=delta.token_ids[: piece.num_tokens],
+            logprobs=logprobs,
+            layers=layers,
+            chars=None if layers is None else piece.chars,
+        )
         if piece.stopped:
             yield from self.finish(delta.index, FinishReason.STOP)
 

@@ -18,8 +18,13 @@ class Piece:
     """What some tokens became. `num_tokens` of them count: fewer than were given when a stop string ended them."""
 
     text: str
-    num_tokens: int
+    chars: tuple[int, ...]
+    """How many characters of `text` each of the tokens that count made certain."""
     stopped: bool
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.chars)
 
 
 class Detokenizer:
@@ -52,12 +57,12 @@ class Detokenizer:
     def feed(self, token_ids: Sequence[int]) -> Piece:
         """The new text of these tokens, as far as it is certain."""
         text: list[str] = []
-        for count, token in enumerate(token_ids, start=1):
+        for token in token_ids:
             self._count(token)
             text.append(self._guard(self._utf8.decode(self._table.visible_bytes(token))))
             if self.stopped:
-                return Piece(text="".join(text), num_tokens=count, stopped=True)
-        return Piece(text="".join(text), num_tokens=len(token_ids), stopped=False)
+                break
+        return Piece(text="".join(text), chars=tuple(map(len, text)), stopped=self.stopped)
 
     def finish(self) -> str:
         """The text still held back; bytes of a character that never came to its end are dropped."""

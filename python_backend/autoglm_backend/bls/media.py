@@ -16,14 +16,17 @@ from PIL import Image
 from autoglm_backend.bls.embedding_cache import EmbeddedMedia, EmbeddingCache
 from autoglm_backend.bls.stages import Stages
 from autoglm_backend.models.config import SpeechConfig
-from autoglm_backend.preprocess.audio import SAMPLE_RATE, MediaError, decode_audio, log_mel
-from autoglm_backend.preprocess.image import ImageError, ImageProcessorConfig, preprocess_image
+from autoglm_backend.preprocess.audio import SAMPLE_RATE, decode_audio, log_mel
+from autoglm_backend.preprocess.image import ImageProcessorConfig, preprocess_image
+from autoglm_backend.preprocess.media_error import MediaError
 from autoglm_backend.preprocess.picture_file import decode_picture
-from autoglm_protocol.chat import AudioPart, ImagePart
+from autoglm_protocol.chat import AudioPart, ChatOptions, ImagePart
 from autoglm_protocol.errors import InvalidRequestError
 
 BLANK_SIDE_PX = 28
 SILENCE_S = 0.1
+LOW_DETAIL_PIXELS = 512 * 512
+"""OpenAI's low detail looks at a picture of 512 x 512."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +48,35 @@ class MediaReader:
         self._image = image
         self._speech = speech
         self._cache = cache
-        self._image_salt = repr(image).encode()
         self._speech_salt = repr(speech).encode()
 
-    def read_image(self, part: ImagePart, where: str) -> PreparedMedia:
-        """Raises InvalidRequestError naming `where`."""
-        key = hashlib.sha256(self._image_salt + part.data).digest()
-        return self._cached(key) or self._prepare_image(key, part.data, where)
+    def read_image(self, part: ImagePart, options: ChatOptions, where: str) -> PreparedMedia:
+        """Raises InvalidRequestError naming `where` or the pixel limit."""
+        config = image_budget(self._image, part, options)
+        key = hashlib.sha256(repr(config).encode() + part.data).digest()
+        return self._cached(key) or self._prepare_image(key, part.data, config, where)
 
     def read_audio(self, part: AudioPart, where: str) -> PreparedMedia:
         """Raises InvalidRequestError naming `where`."""
         # the declared format decides whether the file is taken at all
         key = hashlib.sha256(self._speech_salt + repr(part.format).encode() + part.data).digest()
         return self._cached(key) or self._prepare_audio(key, part, where)
+
+    @property
+    def hears_text(self) -> bool:
+        """Whether the speech encoder can say which text it heard."""
+        return self._speech is not None and bool(self._speech.piece_token_ids)
+
+    def mel_of(self, part: AudioPart, where: str) -> NDArray[np.float32]:
+        """Log-mel [frames, bands] of a clip. Raises InvalidRequestError naming `where`."""
+        try:
+            return self._mel(decode_audio(part.data, declared_format=part.format))
+        except MediaError as error:
+            raise InvalidRequestError(error.message, code=error.code, param=where) from error
+
+    def num_audio_tokens(self, mel_FC: NDArray[np.float32]) -> int:
+        assert self._speech is not None, "the planner refuses audio without a speech encoder"
+        return self._speech.num_tokens(len(mel_FC))
 
     def embed(self, media: PreparedMedia, stages: Stages) -> tuple[EmbeddedMedia, bool]:
         """The item's embeddings, and whether the cache (or another request at this moment) spared the encoder."""
@@ -81,11 +100,11 @@ class MediaReader:
             return None
         return PreparedMedia(key=key, num_tokens=media.num_tokens, cached=media)
 
-    def _prepare_image(self, key: bytes, data: bytes, where: str) -> PreparedMedia:
+    def _prepare_image(self, key: bytes, data: bytes, config: ImageProcessorConfig, where: str) -> PreparedMedia:
         try:
-            patches = preprocess_image(decode_picture(data), self._image)
-        except ImageError as error:
-            raise InvalidRequestError(str(error), code="invalid_image", param=where) from error
+            patches = preprocess_image(decode_picture(data), config)
+        except MediaError as error:
+            raise InvalidRequestError(error.message, code=error.code, param=where) from error
         rows, columns = patches.grid
         merged = (rows // self._image.merge_size, columns // self._image.merge_size)
 
@@ -95,17 +114,25 @@ class MediaReader:
         return PreparedMedia(key=key, num_tokens=patches.num_tokens, encode=encode)
 
     def _prepare_audio(self, key: bytes, part: AudioPart, where: str) -> PreparedMedia:
-        assert self._speech is not None, "the planner refuses audio without a speech encoder"
-        try:
-            mel_FC = self._mel(decode_audio(part.data, declared_format=part.format))
-        except MediaError as error:
-            raise InvalidRequestError(error.message, code=error.code, param=where) from error
+        mel_FC = self.mel_of(part, where)
 
         def encode(stages: Stages) -> EmbeddedMedia:
             return EmbeddedMedia(embeddings_MD=stages.encode_audio(mel_FC), grid=None)
 
-        return PreparedMedia(key=key, num_tokens=self._speech.num_tokens(len(mel_FC)), encode=encode)
+        return PreparedMedia(key=key, num_tokens=self.num_audio_tokens(mel_FC), encode=encode)
 
     def _mel(self, wave_T: NDArray[np.float32]) -> NDArray[np.float32]:
-        assert self._speech is not None
+        assert self._speech is not None, "the planner refuses audio without a speech encoder"
         return log_mel(wave_T, self._speech.num_mels)
+
+
+def image_budget(config: ImageProcessorConfig, part: ImagePart, options: ChatOptions) -> ImageProcessorConfig:
+    """The deployment's `config` with what a request asks of this picture. Its upper bound is never exceeded.
+
+    Raises InvalidRequestError naming the limit that leaves no token.
+    """
+    try:
+        asked = config.within(options.max_pixels, options.min_pixels)
+        return asked.within(LOW_DETAIL_PIXELS) if part.detail == "low" else asked
+    except ValueError as error:
+        raise InvalidRequestError(str(error), param="max_pixels") from error

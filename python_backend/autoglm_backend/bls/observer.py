@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-VISION = "vision"
-SPEECH = "speech"
-
 
 class Observer(Protocol):
     """Called from many threads at once."""

@@ -17,6 +17,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "continue_final_message": (bool,),
     "add_generation_prompt": (bool,),
     "priority": (int,),
+    "max_pixels": (int, type(None)),
+    "min_pixels": (int, type(None)),
+    "return_token_layers": (bool,),
 }
 MAX_PRIORITY = 1 << 30
 
@@ -32,5 +35,3 @@ def check_request(request: ChatRequest) -> None:
             )
     if abs(options.priority) > MAX_PRIORITY:
         raise InvalidRequestError(f"priority must lie within +-{MAX_PRIORITY}", param="priority")
-    if request.sampling.bad_words:
-        raise InvalidRequestError("bad_words is not supported", code="unsupported_parameter", param="bad_words")

@@ -19,13 +19,14 @@ import numpy as np
 from autoglm_backend.bls.answer import Answer
 from autoglm_backend.bls.embedding_cache import EmbeddedMedia
 from autoglm_backend.bls.media import MediaReader, PreparedMedia
-from autoglm_backend.bls.observer import SPEECH, VISION, Observer
+from autoglm_backend.bls.observer import Observer
 from autoglm_backend.bls.option_check import check_request
-from autoglm_backend.bls.planner import CheckpointFacts, Profile, RequestFacts, plan
+from autoglm_backend.bls.planner import CheckpointFacts, Deployment, RequestFacts, plan
+from autoglm_backend.bls.side_tasks import SideTasks
 from autoglm_backend.bls.stages import Stages
 from autoglm_backend.preprocess.chat_template import ChatTemplate, EncodedPrompt
 from autoglm_backend.preprocess.tokenizer import TokenTable
-from autoglm_protocol.chat import AudioPart, ChatRequest, ImagePart
+from autoglm_protocol.chat import AudioPart, ChatRequest, ImagePart, TaskKind
 from autoglm_protocol.errors import AutoglmError, InternalError
 from autoglm_protocol.events import (
     Cancelled,
@@ -38,7 +39,7 @@ from autoglm_protocol.events import (
     TokenDelta,
     Usage,
 )
-from autoglm_protocol.plan import ExecutionPlan
+from autoglm_protocol.plan import SPEECH, VISION, ExecutionPlan
 from autoglm_protocol.wire import DecodeRequest
 
 
@@ -77,7 +78,7 @@ class Pipeline:
         reader: MediaReader,
         stages: Stages,
         checkpoint: CheckpointFacts,
-        profile: Profile,
+        deployment: Deployment,
         context_tokens: int,
         executor: Executor,
         observer: Observer,
@@ -87,10 +88,13 @@ class Pipeline:
         self._reader = reader
         self._stages = stages
         self._checkpoint = checkpoint
-        self._profile = profile
+        self._deployment = deployment
         self._context_tokens = context_tokens
         self._executor = executor
         self._observer = observer
+        self._side_tasks = SideTasks(
+            template=template, tokens=tokens, reader=reader, stages=stages, context_tokens=context_tokens
+        )
 
     def run(self, read: Callable[[], ChatRequest], handle: RequestHandle) -> Iterator[StreamEvent]:
         """The events of one request: exactly one terminal event, the last one, whatever happens. Never raises.
@@ -114,7 +118,11 @@ class Pipeline:
 
     def _answer(self, request: ChatRequest, handle: RequestHandle) -> Iterator[StreamEvent]:
         check_request(request)
-        execution = plan(RequestFacts.of(request), self._checkpoint, self._profile)
+        execution = plan(RequestFacts.of(request), self._checkpoint, self._deployment)
+        if request.task.kind is not TaskKind.GENERATE:
+            is_transcript = request.task.kind is TaskKind.TRANSCRIBE
+            yield from self._side_tasks.answer(request, *(((), ()) if is_transcript else self._read_media(request)))
+            return
         for line in execution.log_lines(has_images=bool(request.images), has_audio=bool(request.audios)):
             self._observer.log(line)
 
@@ -131,7 +139,7 @@ class Pipeline:
             return
         media = self._encode(execution, images, audios)
         self._observer.exited_at(execution.depth)
-        graph = _graph(execution, media)
+        graph = execution.report(encoders_run=media.encoders_run, embedding_cache_hits=media.num_cached)
         usage = Usage(
             prompt_tokens=len(prompt.ids),
             image_tokens=prompt.num_image_tokens,
@@ -151,7 +159,7 @@ class Pipeline:
             for p, part in enumerate(message.parts):
                 where = f"messages[{m}].content[{p}]"
                 if isinstance(part, ImagePart):
-                    images.append(self._reader.read_image(part, where))
+                    images.append(self._reader.read_image(part, request.options, where))
                 elif isinstance(part, AudioPart):
                     audios.append(self._reader.read_audio(part, where))
         return images, audios
@@ -205,6 +213,7 @@ class Pipeline:
             request.sampling,
             think_ids=self._template.think_ids,
             starts_in_thought=prompt.starts_in_thought,
+            with_layers=request.options.return_token_layers,
         )
         for event in self._stages.decode(decode):
             if isinstance(event, TokenDelta):
@@ -215,21 +224,21 @@ class Pipeline:
                     self._stages.cancel(decode.tag)
             elif isinstance(event, ChoiceFinished):
                 yield from answer.finish(event.index, event.finish_reason)
-            elif isinstance(event, Cancelled) and not answer.is_complete:
-                yield event
             elif isinstance(event, Finished | Cancelled):
-                of_decoder = event if isinstance(event, Finished) else None
-                yield from answer.finish_all(of_decoder.finish_reason if of_decoder else FinishReason.STOP)
-                yield Finished(
-                    finish_reason=answer.reasons[0],
-                    usage=replace(
-                        usage,
-                        completion_tokens=answer.completion_tokens,
-                        reasoning_tokens=answer.reasoning_tokens,
-                        cached_tokens=of_decoder.usage.cached_tokens if of_decoder else 0,
-                    ),
-                    dynamic_graph={**graph, **(of_decoder.dynamic_graph if of_decoder else {})},
+                spent = replace(
+                    usage,
+                    completion_tokens=answer.completion_tokens,
+                    reasoning_tokens=answer.reasoning_tokens,
+                    cached_tokens=event.usage.cached_tokens,
                 )
+                report = {**graph, **event.dynamic_graph}
+                # After a stop string the decoder's stream ends in Cancelled, the answer is complete all the same.
+                if isinstance(event, Finished) or answer.is_complete:
+                    reason = event.finish_reason if isinstance(event, Finished) else FinishReason.STOP
+                    yield from answer.finish_all(reason)
+                    yield Finished(finish_reason=answer.reasons[0], usage=spent, dynamic_graph=report)
+                else:
+                    yield Cancelled(usage=spent, dynamic_graph=report)
 
 
 def _decode_request(
@@ -257,21 +266,6 @@ def _decode_request(
         plan=execution,
         priority=request.options.priority,
     )
-
-
-def _graph(execution: ExecutionPlan, media: _Media) -> dict[str, Any]:
-    """What the caller is told of the plan."""
-    planned = {VISION: execution.run_vision, SPEECH: execution.run_speech}
-    return {
-        "enabled": execution.enabled,
-        "depth": execution.depth,
-        "num_layers": execution.num_layers,
-        "exit_mode": execution.exit_mode.value,
-        "reason": execution.reason,
-        "encoders_run": list(media.encoders_run),
-        "encoders_skipped": [name for name, run in planned.items() if not run],
-        "embedding_cache_hits": media.num_cached,
-    }
 
 
 def _outcome(event: StreamEvent) -> str:

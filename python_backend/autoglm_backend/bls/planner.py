@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm_backend.models.config import CheckpointError
+from autoglm_backend.profiles import Profile
 from autoglm_protocol.chat import ChatRequest, Role
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
@@ -24,6 +25,12 @@ _QUESTION = re.compile(
     r"[?？]|\b(?:who|what|when|where|why|how|which|whose)\b|[吗呢谁]|什么|怎么|怎样|为何|哪|几[个点]|多少",
     re.IGNORECASE,
 )
+_YES = ("true", "1", "yes", "on", "")
+_NO = ("false", "0", "no", "off")
+_REASONS = {
+    ExitMode.LOSSLESS: "lossless: shallow layers guess, all layers decide",
+    ExitMode.CERTIFIED: "certified: each token leaves when its gate is sure",
+}
 _SCREEN_INFO_TITLE = "** Screen Info **"
 
 
@@ -34,6 +41,8 @@ class CheckpointFacts:
     """Depths below num_layers that have an exit head."""
     auto_depths: Mapping[str, int] = field(default_factory=dict[str, int])
     """Depth by class of request, where the checkpoint's makers have measured that it is enough."""
+    has_certificate: bool = False
+    """Gates and certificate are there; whether they fit weights and precision is for the decoder to say."""
     has_speech: bool = False
 
 
@@ -63,40 +72,49 @@ class RequestFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """The deployment's say."""
+class Deployment:
+    """What the operator chose: defaults for requests that name no depth or exit, and whether there is a choice."""
 
     dynamic_graph: bool = True
+    default_depth: str = "auto"
+    default_exit: str | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Profile:
+    def of(cls, profile: Profile, environment: Mapping[str, str]) -> Deployment:
         """ENABLE_DYNAMIC_GRAPH, on unless it says otherwise. Raises ValueError for a value that is neither."""
         value = environment.get("ENABLE_DYNAMIC_GRAPH", "true").strip().lower()
-        if value in ("true", "1", "yes", "on", ""):
-            return cls(dynamic_graph=True)
-        if value in ("false", "0", "no", "off"):
-            return cls(dynamic_graph=False)
-        raise ValueError(f"ENABLE_DYNAMIC_GRAPH is {value!r}, must be True or False")
+        if value not in (*_YES, *_NO):
+            raise ValueError(f"ENABLE_DYNAMIC_GRAPH is {value!r}, must be True or False")
+        return cls(dynamic_graph=value in _YES, default_depth=profile.default_depth, default_exit=profile.default_exit)
+
+    def check(self, checkpoint: CheckpointFacts) -> None:
+        """Raises ValueError when this checkpoint cannot do what requests get by default."""
+        try:
+            plan(RequestFacts(num_images=0, num_audios=0, last_user_text=""), checkpoint, self)
+        except InvalidRequestError as error:
+            raise ValueError(f"the profile's default_{error.param} cannot be: {error.message}") from None
 
 
-def plan(request: RequestFacts, checkpoint: CheckpointFacts, profile: Profile) -> ExecutionPlan:
-    """The plan of one request. Raises InvalidRequestError naming `depth`, `exit`, `messages` or the reasoning field."""
+def plan(request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deployment) -> ExecutionPlan:
+    """The plan of one request. Raises InvalidRequestError naming `depth`, `exit`, `messages` or the reasoning field.
+
+    Without words about it, a checkpoint with exits answers losslessly. A depth in numbers means exactly that depth.
+    """
     if request.num_audios and not checkpoint.has_speech:
         raise InvalidRequestError("this checkpoint has no speech encoder, so it takes no audio", param="messages")
-    wanted = parse_depth(request.depth, checkpoint.exits, checkpoint.num_layers)
-    mode = _exit_mode(request.exit, wanted, checkpoint)
-    if not profile.dynamic_graph:
+    mode, wanted = _mode_and_depth(request, checkpoint, deployment)
+    if not deployment.dynamic_graph:
         depth, mode, reason = checkpoint.num_layers, ExitMode.FIXED, "dynamic graph off"
-    elif mode is ExitMode.LOSSLESS:
-        depth, reason = checkpoint.num_layers, "requested: shallow layers guess, all layers decide"
+    elif mode is not ExitMode.FIXED:
+        depth, reason = checkpoint.num_layers, _REASONS[mode]
     elif wanted is not None:
-        depth, reason = wanted, "requested"
+        depth, reason = wanted, "requested" if request.depth is not None else "this deployment's default"
     else:
         depth, reason = _auto_depth(request, checkpoint)
     return ExecutionPlan(
-        enabled=profile.dynamic_graph,
-        run_vision=request.num_images > 0 or not profile.dynamic_graph,
-        run_speech=checkpoint.has_speech and (request.num_audios > 0 or not profile.dynamic_graph),
+        enabled=deployment.dynamic_graph,
+        run_vision=request.num_images > 0 or not deployment.dynamic_graph,
+        run_speech=checkpoint.has_speech and (request.num_audios > 0 or not deployment.dynamic_graph),
         num_layers=checkpoint.num_layers,
         depth=depth,
         exit_mode=mode,
@@ -137,7 +155,14 @@ def load_checkpoint_facts(checkpoint_dir: Path, num_layers: int) -> CheckpointFa
     for name, depth in auto.items():
         if depth not in (*exits, num_layers):
             raise CheckpointError(f"{path}: auto.{name} is {depth}, which is no exit")
-    return CheckpointFacts(num_layers=num_layers, exits=exits, auto_depths=auto, has_speech=has_speech)
+    certificate = [path.with_name(name).exists() for name in ("certificate.json", "gates.json")]
+    return CheckpointFacts(
+        num_layers=num_layers,
+        exits=exits,
+        auto_depths=auto,
+        has_certificate=all(certificate),
+        has_speech=has_speech,
+    )
 
 
 def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int, str]:
@@ -151,21 +176,53 @@ def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int
     return shallow, "auto: short direct command"
 
 
-def _exit_mode(value: str | None, depth: int | None, checkpoint: CheckpointFacts) -> ExitMode:
+def _mode_and_depth(
+    request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deployment
+) -> tuple[ExitMode, int | None]:
+    """The exit mode, and the depth in layers (None is auto). A depth in numbers is fixed unless an exit is named."""
+    asked = None if request.exit is None else _known_mode(request.exit)
+    value = request.depth
+    if value is None and asked in (None, ExitMode.FIXED):
+        value = deployment.default_depth
+    depth = parse_depth(value, checkpoint.exits, checkpoint.num_layers)
+    is_number = value not in (None, "auto", "full")
+    if asked is not None:
+        mode = asked
+    elif is_number and (request.depth is not None or deployment.default_exit is None):
+        mode = ExitMode.FIXED
+    elif deployment.default_exit is not None:
+        mode = _known_mode(deployment.default_exit)
+    else:
+        mode = ExitMode.LOSSLESS if checkpoint.exits else ExitMode.FIXED
+    _check_mode(mode, depth, checkpoint)
+    return mode, depth
+
+
+def _known_mode(value: str) -> ExitMode:
     try:
-        mode = ExitMode.FIXED if value is None else ExitMode(value)
+        return ExitMode(value)
     except ValueError:
         modes = ", ".join(f'"{mode.value}"' for mode in ExitMode)
         raise InvalidRequestError(f"exit is {value!r}, must be one of {modes}", param="exit") from None
-    if mode is ExitMode.CERTIFIED:
-        raise InvalidRequestError('exit "certified" needs a certificate, and this checkpoint has none', param="exit")
-    if mode is ExitMode.LOSSLESS and not checkpoint.exits:
-        raise InvalidRequestError('exit "lossless" needs exit heads, and this checkpoint has none', param="exit")
-    if mode is ExitMode.LOSSLESS and depth not in (None, checkpoint.num_layers):
+
+
+def _check_mode(mode: ExitMode, depth: int | None, checkpoint: CheckpointFacts) -> None:
+    if mode is ExitMode.FIXED:
+        return
+    if not checkpoint.exits:
         raise InvalidRequestError(
-            f'exit "lossless" answers as full depth does, so depth cannot be {depth}', param="exit"
+            f'exit "{mode.value}" needs exit heads, and this checkpoint has none (exits/exits.json)', param="exit"
         )
-    return mode
+    if mode is ExitMode.CERTIFIED and not checkpoint.has_certificate:
+        raise InvalidRequestError(
+            'exit "certified" needs a certificate, and this checkpoint has none (exits/certificate.json and '
+            "exits/gates.json; `autoglm calibrate` makes them)",
+            param="exit",
+        )
+    if depth not in (None, checkpoint.num_layers):
+        raise InvalidRequestError(
+            f'exit "{mode.value}" answers as full depth does, so depth cannot be {depth}', param="exit"
+        )
 
 
 def _reasoning_budget(request: RequestFacts) -> int | None:

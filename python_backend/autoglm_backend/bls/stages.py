@@ -24,6 +24,10 @@ class Stages(Protocol):
         """float32 [speech tokens, hidden] of one clip of log-mel frames."""
         ...
 
+    def hear(self, mel_FC: NDArray[np.float32]) -> NDArray[np.int32]:
+        """The decoder's text tokens that the speech encoder spells, int32 [heard]; none where it spells no text."""
+        ...
+
     def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:
         """Events up to a terminal one; must be read to the end. A failure is raised, not yielded."""
         ...
@@ -39,6 +43,8 @@ class VisionEncoding(Protocol):
 
 class SpeechEncoding(Protocol):
     def encode(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+    def hear(self, mel_FC: NDArray[np.float32]) -> NDArray[np.int32]: ...
 
 
 class Decoding(Protocol):
@@ -64,6 +70,9 @@ class LocalStages:
 
     def encode_audio(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._speech.encode(mel_FC)
+
+    def hear(self, mel_FC: NDArray[np.float32]) -> NDArray[np.int32]:
+        return self._speech.hear(mel_FC)
 
     def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:
         events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()

@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from autoglm_backend import triton_io
+from autoglm_backend import status_lines, triton_io
 from autoglm_backend.doorways import start
 from autoglm_backend.doorways.cancel_watcher import CancelWatcher, Watch
+from autoglm_backend.doorways.decoder_metrics import DecoderMetrics
 from autoglm_backend.doorways.event_writer import EventWriter, is_terminal
-from autoglm_backend.engine.engine import EngineStats
 from autoglm_backend.engine.service import DecoderService
+from autoglm_backend.models.config import load_model_config
+from autoglm_backend.models.rotary_check import check_rotary
+from autoglm_backend.status_lines import Refused
 from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError
 from autoglm_protocol.events import Failed, StreamEvent
+from autoglm_protocol.plan import ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.tensors import TEXT_DECODER, as_bytes
 from autoglm_protocol.wire import DecodeRequest, decode_from_tensors, event_to_tensors
 
-GAUGE_PERIOD_S = 0.2
 # Only raw clients of this model are seen here; `autoglm_phone` sends word of its own clients.
 _WATCH_PERIOD_S = 0.3
 
@@ -35,7 +38,7 @@ class DecoderDoorway:
         self._watcher = CancelWatcher(period_s=_WATCH_PERIOD_S)
         self._tags: set[str] = set()
         self._tags_lock = threading.Lock()
-        self._gauges = _Gauges(service)
+        self._metrics = DecoderMetrics(service)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -57,7 +60,7 @@ class DecoderDoorway:
         self._service.shutdown()
         self._writer.stop()
         self._watcher.stop()
-        self._gauges.stop()
+        self._metrics.stop()
 
     def _accept(self, request: Any, sender: triton_io.Sender) -> bool:
         """Whether the request streams from now on; then its stream closes the sender."""
@@ -130,44 +133,20 @@ class _Stream:
         self._sender.close()
 
 
-class _Gauges:
-    """The engine's load on Triton's metrics page, kept up by a thread."""
-
-    def __init__(self, service: DecoderService) -> None:
-        self._service = service
-        self._running = triton_io.Gauge("autoglm_requests_running", "Sequences that the decoder works on")
-        self._waiting = triton_io.Gauge("autoglm_requests_waiting", "Sequences that wait for the decoder")
-        self._kv_usage = triton_io.Gauge("autoglm_kv_usage_ratio", "Share of the key/value cache that is in use")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="gauges", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-        for gauge in (self._running, self._waiting, self._kv_usage):
-            gauge.close()
-
-    def _loop(self) -> None:
-        shown: tuple[float, float, float] | None = None
-        while True:
-            now = _load(self._service.stats())
-            if now != shown:
-                for gauge, value in zip((self._running, self._waiting, self._kv_usage), now, strict=True):
-                    gauge.set(value)
-                shown = now
-            if self._stopping.wait(GAUGE_PERIOD_S):
-                return
-
-
-def _load(stats: EngineStats) -> tuple[float, float, float]:
-    return float(stats.num_running), float(stats.num_waiting), stats.kv_usage
-
-
 def open_decoder(args: Mapping[str, str]) -> DecoderDoorway:
     with start.clear_start_errors():
         arguments = triton_io.ModelArguments.from_triton(args)
-        service = DecoderService.from_checkpoint(start.checkpoint_dir(arguments), start.engine_options(arguments))
+        checkpoint_dir, options = start.checkpoint_dir(arguments), start.engine_options(arguments)
+        check_rotary(load_model_config(checkpoint_dir).text)
+        default_exit = start.profile(arguments).default_exit
+        service = DecoderService.from_checkpoint(
+            checkpoint_dir,
+            options,
+            start.loading_progress(arguments),
+            default_exit=None if default_exit is None else ExitMode(default_exit),
+        )
+        service.watch(lambda message: triton_io.show(status_lines.write(Refused(message=message))))
+        service.load_wording()
         _warm_up(service)
         return DecoderDoorway(service)
 

@@ -101,4 +101,10 @@ def _joined(first: TokenDelta, second: TokenDelta) -> TokenDelta:
         token_ids=first.token_ids + second.token_ids,
         index=first.index,
         logprobs=logprobs,
+        layers=_both(first.layers, second.layers),
+        chars=_both(first.chars, second.chars),
     )
+
+
+def _both(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if first is None or second is None else first + second

@@ -12,9 +12,8 @@ from typing import Any
 from autoglm_backend import triton_io
 from autoglm_backend.bls.embedding_cache import EmbeddingCache
 from autoglm_backend.bls.media import MediaReader
-from autoglm_backend.bls.observer import SPEECH, VISION
 from autoglm_backend.bls.pipeline import Pipeline, RequestHandle
-from autoglm_backend.bls.planner import CheckpointFacts, Profile, load_checkpoint_facts
+from autoglm_backend.bls.planner import CheckpointFacts, Deployment, load_checkpoint_facts
 from autoglm_backend.doorways import start
 from autoglm_backend.doorways.cancel_watcher import CancelWatcher
 from autoglm_backend.doorways.triton_stages import TritonStages
@@ -24,6 +23,7 @@ from autoglm_backend.preprocess.image import load_image_config
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import OverloadedError
 from autoglm_protocol.events import Failed, StreamEvent
+from autoglm_protocol.plan import SPEECH, VISION
 from autoglm_protocol.tensors import AUTOGLM_PHONE
 from autoglm_protocol.wire import chat_from_tensors, event_to_tensors
 
@@ -157,16 +157,20 @@ def open_phone(args: Mapping[str, str]) -> PhoneDoorway:
         config = load_model_config(checkpoint_dir)
         facts = load_checkpoint_facts(checkpoint_dir, config.text.num_layers)
         speech = load_speech_config(checkpoint_dir / "speech" / "speech_config.json") if facts.has_speech else None
+        profile = start.profile(arguments)
+        image = load_image_config(checkpoint_dir).within(profile.max_pixels, profile.min_pixels)
+        deployment = Deployment.of(profile, os.environ)
+        deployment.check(facts)
         template = load_chat_template(checkpoint_dir, config)
         cache = EmbeddingCache(int(parameters.get("embedding_cache_bytes", EMBEDDING_CACHE_BYTES)))
         stages, observer = TritonStages(), _TritonObserver(facts)
         pipeline = Pipeline(
             template=template,
             tokens=template.tokenizer.token_table(config.eos_token_ids),
-            reader=MediaReader(load_image_config(checkpoint_dir), speech, cache),
+            reader=MediaReader(image, speech, cache),
             stages=stages,
             checkpoint=facts,
-            profile=Profile.from_environment(os.environ),
+            deployment=deployment,
             context_tokens=min(config.text.max_positions, _context_limit(arguments)),
             executor=ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="encode"),
             observer=observer,

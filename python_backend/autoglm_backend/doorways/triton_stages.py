@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autoglm_backend import triton_io
 from autoglm_protocol.events import StreamEvent
-from autoglm_protocol.tensors import SPEECH_ENCODER, TEXT_DECODER, VISION_ENCODER
+from autoglm_protocol.tensors import EMPTY_SLOT, SPEECH_ENCODER, TEXT_DECODER, VISION_ENCODER
 from autoglm_protocol.wire import DecodeRequest, cancel_to_tensors, decode_to_tensors, event_from_tensors
 
 
@@ -22,6 +22,10 @@ class TritonStages:
 
     def encode_audio(self, mel_FC: NDArray[np.float32]) -> NDArray[np.float32]:
         return triton_io.call(SPEECH_ENCODER, {"mel": mel_FC})["embeddings"]
+
+    def hear(self, mel_FC: NDArray[np.float32]) -> NDArray[np.int32]:
+        slots = triton_io.call(SPEECH_ENCODER, {"mel": mel_FC})["token_ids"]
+        return slots[slots != EMPTY_SLOT]
 
     def decode(self, request: DecodeRequest) -> Iterator[StreamEvent]:
         answers = triton_io.stream(TEXT_DECODER, decode_to_tensors(request))

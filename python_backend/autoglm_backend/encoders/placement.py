@@ -13,12 +13,16 @@ class Placement:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, device: str) -> Placement:
-        """ "auto", "cpu" or "cuda" (with an index or without). Raises ValueError when CUDA was asked for in vain."""
+    def of(cls, device: str, dtype: str = "auto") -> Placement:
+        """`device`: auto, cpu or cuda (with an index or without). `dtype`: auto (float32 on CPU, bfloat16 on CUDA) or
+        torch's name of one. Raises ValueError when CUDA was asked for in vain.
+        """
         has_cuda = torch.cuda.is_available()
         if device.startswith("cuda") and not has_cuda:
             raise ValueError("device is cuda, but torch finds no CUDA GPU")
         if device == "auto":
             device = "cuda" if has_cuda else "cpu"
         found = torch.device(device)
-        return cls(device=found, dtype=torch.bfloat16 if found.type == "cuda" else torch.float32)
+        if dtype == "auto":
+            dtype = "bfloat16" if found.type == "cuda" else "float32"
+        return cls(device=found, dtype=getattr(torch, dtype))

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from autoglm_backend.encoders.placement import Placement
+from autoglm_backend.encoders.residency import Observe, Resident
 from autoglm_backend.models.config import VisionConfig, load_model_config
+from autoglm_backend.models.shards import checkpoint_shards, vision_name
 from autoglm_backend.models.vision import VisionEncoder
-from autoglm_backend.models.weights import checkpoint_shards, load_module, vision_name
+from autoglm_backend.models.weights import Progress, load_module
 from autoglm_protocol.errors import InvalidRequestError
 
 MAX_PATCHES = 65_536
@@ -19,23 +21,39 @@ MAX_PATCHES = 65_536
 
 
 class VisionService:
-    def __init__(self, encoder: VisionEncoder, config: VisionConfig, placement: Placement) -> None:
+    def __init__(self, encoder: Resident[VisionEncoder], config: VisionConfig, placement: Placement) -> None:
         self.config = config
         self._encoder = encoder
         self._placement = placement
 
     @classmethod
-    def from_checkpoint(cls, checkpoint_dir: Path, device: str) -> VisionService:
-        """Load and warm up. Raises CheckpointError naming the file, ValueError for a device that is not there."""
+    def from_checkpoint(
+        cls,
+        checkpoint_dir: Path,
+        device: str,
+        *,
+        dtype: str = "auto",
+        idle_s: float | None = None,
+        observe: Observe | None = None,
+        progress: Progress | None = None,
+    ) -> VisionService:
+        """Load and warm up. Raises CheckpointError naming the file, ValueError for a device that is not there.
+
+        idle_s, observe: see `Resident`. progress: of the first load.
+        """
         config = load_model_config(checkpoint_dir).vision
-        placement = Placement.of(device)
-        with torch.device("meta"):
-            encoder = VisionEncoder(config)
-        encoder = encoder.to(placement.dtype).to_empty(device=placement.device)
-        load_module(encoder, checkpoint_shards(checkpoint_dir), vision_name)
-        service = cls(encoder.eval().requires_grad_(False), config, placement)
+        placement = Placement.of(device, dtype)
+        reports = iter([progress])
+
+        def load() -> VisionEncoder:
+            return _load(checkpoint_dir, config, placement, next(reports, None))
+
+        service = cls(Resident(load, placement.device, idle_s=idle_s, observe=observe), config, placement)
         service.warm_up()
         return service
+
+    def close(self) -> None:
+        self._encoder.close()
 
     def encode(self, patches_PK: NDArray[np.float32], grids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Embeddings float32 [P / merge^2, hidden] of patches float32 [P, K] in merge order.
@@ -45,8 +63,8 @@ class VisionService:
         self._check(patches_PK, grids)
         placement = self._placement
         patches = torch.from_numpy(patches_PK).to(placement.device, placement.dtype)
-        with torch.inference_mode():
-            embeddings = self._encoder(patches, [(int(rows), int(columns)) for rows, columns in grids])
+        with torch.inference_mode(), self._encoder.use() as encoder:
+            embeddings = encoder(patches, [(int(rows), int(columns)) for rows, columns in grids])
             return embeddings.float().cpu().numpy()
 
     def warm_up(self) -> None:
@@ -76,3 +94,11 @@ class VisionService:
             )
         if not np.isfinite(patches_PK).all():
             raise InvalidRequestError("input tensor patches holds values that are not finite", param="patches")
+
+
+def _load(checkpoint_dir: Path, config: VisionConfig, placement: Placement, progress: Progress | None) -> VisionEncoder:
+    with torch.device("meta"):
+        encoder = VisionEncoder(config)
+    encoder = encoder.to(placement.dtype).to_empty(device=placement.device)
+    load_module(encoder, checkpoint_shards(checkpoint_dir), vision_name, progress)
+    return encoder.eval().requires_grad_(False)

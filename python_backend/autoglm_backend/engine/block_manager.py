@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
+from collections.abc import Sequence as Seq
 
 from autoglm_backend.engine.sequence import Sequence
 
@@ -73,7 +74,18 @@ class BlockPool:
 
 
 class BlockManager:
-    def __init__(self, num_segments: int, num_blocks: int, block_tokens: int, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self,
+        num_segments: int,
+        num_blocks: int,
+        block_tokens: int,
+        *,
+        prefix_cache: bool = True,
+        block_bytes: Seq[int] | None = None,
+    ) -> None:
+        # block_bytes: memory of one block of each segment; None where nobody asks for bytes.
+        self.block_bytes = tuple(block_bytes or [0] * num_segments)
+        self.bytes_peak = 0
         self.block_tokens = block_tokens
         self.prefix_cache = prefix_cache
         self.pools = [BlockPool(num_blocks) for _ in range(num_segments)]
@@ -84,6 +96,11 @@ class BlockManager:
     def usage(self) -> float:
         """Share of the fullest pool that live sequences own, 0 to 1."""
         return max(pool.num_used / pool.num_blocks for pool in self.pools)
+
+    @property
+    def bytes_used(self) -> int:
+        """Key/value memory that live sequences own; a shared block counts once."""
+        return sum(pool.num_used * size for pool, size in zip(self.pools, self.block_bytes, strict=True))
 
     @property
     def capacity_tokens(self) -> int:
@@ -135,7 +152,18 @@ class BlockManager:
         for segment, pool in enumerate(self._pools_of(sequence)):
             table = sequence.blocks[segment]
             table.extend(pool.take() for _ in range(need - len(table)))
+        own = sum(len(table) * size for table, size in zip(sequence.blocks, self.block_bytes, strict=False))
+        sequence.kv_bytes_peak = max(sequence.kv_bytes_peak, own)
+        self.bytes_peak = max(self.bytes_peak, self.bytes_used)
         return True
+
+    def trim(self, sequence: Sequence, num_tokens: int) -> None:
+        """Give back what was reserved beyond tokens [0, num_tokens): drafts that were not kept."""
+        need = -(-num_tokens // self.block_tokens)
+        for segment, pool in enumerate(self._pools_of(sequence)):
+            table = sequence.blocks[segment]
+            while len(table) > need:
+                pool.release(table.pop())
 
     def publish(self, sequence: Sequence) -> None:
         """Let other sequences find the blocks that are now full, exact and committed."""

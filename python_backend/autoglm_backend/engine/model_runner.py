@@ -1,8 +1,8 @@
 """Runs one step: rows of different depth through the spans they share, guesses at an exit, and out.
 
-It decides nothing. Rows are ordered deepest first, so the rows still alive at a segment are a prefix of the batch and
-dropping the others is a slice, not a copy. A row that drafts runs the layers below the exit once per guess; the deep
-pass then takes all its positions at once and starts from the hidden states that drafting left behind.
+It decides nothing but the order of work. Every row runs the segments it needs and no other (engine/spans.py); at each
+border the exits say whose next token is chosen there (engine/exits.py). A row that drafts runs the layers below the
+exit once per guess; its guesses wait at the border, and one deep pass takes them all from there.
 
 Shape legend: T tokens of the step, D hidden, V vocabulary, N sampling positions.
 """
@@ -12,63 +12,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from autoglm_backend.engine.kv_cache import KVCache, paged_attend, segment_tables
+from autoglm_backend.engine.exits import Agreement, Exits, Judgement
 from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.engine.sequence import Sequence
-from autoglm_backend.models.decoder import TextDecoder
-from autoglm_backend.models.exits import ExitHeads
+from autoglm_backend.engine.spans import Flow, Spans
+
+MAX_LAG = 8
+"""Tokens of one row that may wait for their deep keys and values (FREE, EE-LLM: nearly free while memory-bound)."""
+JOIN_LAG = 4
+"""From so many on, a row's late tokens join a deep pass that another row needs anyway."""
 
 ChooseDrafts = Callable[[Seq[Sequence], Tensor], list[int]]
 """One draft token per row from the exit's logits [N, V]; they may be changed in place."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """Logits of one row: one position, or one more than it drafted."""
-
-    row: Row
-    logits_NV: Tensor
-    """float32, position i chooses the token after the row's (count - 1 + i)-th."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassTime:
-    num_layers: int
-    num_tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StepResult:
-    judgements: tuple[Judgement, ...]
-    times: tuple[PassTime, ...]
+    judgements: list[Judgement] = field(default_factory=list[Judgement])
+    """One per row that reached its newest token."""
+    drafting_s: float | None = None
+    """Seconds until the last guess was made; None for a step without drafts."""
+    late: Agreement = field(default_factory=Agreement)
 
 
 class ModelRunner:
-    def __init__(
-        self,
-        decoder: TextDecoder,
-        exits: ExitHeads | None,
-        cache: KVCache,
-        segments: tuple[tuple[int, int], ...],
-        media_token_ids: frozenset[int],
-    ) -> None:
-        self.decoder = decoder
+    def __init__(self, spans: Spans, exits: Exits) -> None:
+        self.spans = spans
         self.exits = exits
-        self.cache = cache
-        self.segments = segments
-        self.media_token_ids = media_token_ids
-
-    @property
-    def device(self) -> torch.device:
-        return self.decoder.norm.weight.device
 
     @torch.inference_mode()
     def run(self, rows: Seq[Row], exit_depth: int, choose: ChooseDrafts) -> StepResult:
@@ -77,121 +54,82 @@ class ModelRunner:
         Drafts are left in each sequence; the caller judges and takes them.
         """
         began = time.perf_counter()
-        rows = sorted(rows, key=lambda row: -row.sequence.depth)
-        drafting = any(row.num_drafts for row in rows)
-        border = [last for _, last in self.segments].index(exit_depth) + 1 if drafting else len(self.segments)
-        judgements: list[Judgement] = []
-        step = _Step(runner=self, judgements=judgements)
-        alive, hidden_TD = step.run_segments(rows, self._embed(rows), 0, border)
-        times: list[PassTime] = []
-        if drafting:
-            alive, hidden_TD = self._draft(alive, hidden_TD, border, exit_depth, choose)
-            middle = time.perf_counter()
-            times.append(self._time(rows, exit_depth, began, middle))
-            step.run_segments(alive, hidden_TD, border, len(self.segments))
-            times.append(self._time(alive, self.decoder.config.num_layers - exit_depth, middle, time.perf_counter()))
-        elif all(row.count == 1 for row in rows) and rows:
-            times.append(self._time(rows, rows[0].sequence.depth, began, time.perf_counter()))
-        return StepResult(judgements=tuple(judgements), times=tuple(times))
+        result = StepResult()
+        num_segments = len(self.spans.segments)
+        flow = self._embedded(rows)
+        if any(row.num_drafts for row in rows):
+            border = self.spans.border_after(exit_depth)
+            flow = self._through(flow, 0, border, result)
+            flow = self._draft(rows, flow, border, choose, result)
+            result.drafting_s = time.perf_counter() - began
+            self._through(flow, border, num_segments, result)
+        else:
+            self._through(flow, 0, num_segments, result)
+        return result
 
-    def _time(self, rows: Seq[Row], num_layers: int, began: float, ended: float) -> PassTime:
-        num_drafts = max((row.num_drafts for row in rows), default=0)
-        # Drafting makes one pass per guess: what is wanted is the time of one.
-        passes = 1 if any(row.count > 1 for row in rows) else num_drafts + 1
-        return PassTime(
-            num_layers=num_layers, num_tokens=sum(row.count for row in rows), seconds=(ended - began) / passes
-        )
+    def _through(self, flow: Flow, first: int, last: int, result: StepResult) -> Flow:
+        """Run segments [first, last) and judge at their ends. Returns what goes deeper."""
+        judged = {judgement.sequence for judgement in result.judgements}
+        for segment in range(first, last):
+            if not flow.rows:
+                break
+            flow = self.spans.run(flow, segment)
+            depth = self.spans.segments[segment][1]
+            result.late += self.exits.late_agreement(flow, depth)
+            result.judgements += self.exits.judge(flow, depth, judged)
+            flow = self.spans.proceed(flow, segment + 1, _who_stays(flow.rows, segment, judged))
+        return flow
 
-    def _draft(
-        self, rows: list[Row], hidden_TD: Tensor, border: int, exit_depth: int, choose: ChooseDrafts
-    ) -> tuple[list[Row], Tensor]:
-        """Guess with the layers below the exit. Returns the rows widened by their guesses, and their hidden states."""
-        pieces = [[piece] for piece in hidden_TD.split([row.count for row in rows])]
-        guessing = [i for i, row in enumerate(rows) if row.num_drafts]
+    def _draft(self, rows: Seq[Row], flow: Flow, border: int, choose: ChooseDrafts, result: StepResult) -> Flow:
+        """Guess with the layers below the border. Returns the flow into it, widened by the guesses.
+
+        Rows that end above the border ride along: what they guess is their answer, because the logits that judge it are
+        those that made it. Without that, a shallow row would get one token in the time that its neighbours get many.
+        """
+        exit_depth = self.spans.segments[border - 1][1]
+        self.spans.hold(flow, border)
+        is_deep = {row.sequence for row in flow.rows}
+        rides = {j.sequence: [j.logits_NV] for j in result.judgements}
         for number in range(1, max(row.num_drafts for row in rows) + 1):
-            guessing = [i for i in guessing if rows[i].num_drafts >= number]
-            newest_ND = torch.stack([pieces[i][-1][-1] for i in guessing])
-            logits_NV = self.decoder.lm_head(self._head_input(exit_depth, newest_ND)).float()
-            sequences = [rows[i].sequence for i in guessing]
-            for sequence, token in zip(sequences, choose(sequences, logits_NV), strict=True):
+            guessing = sorted(
+                (row for row in rows if row.num_drafts >= number), key=lambda row: row.sequence not in is_deep
+            )
+            sequences = [row.sequence for row in guessing]
+            newest = [s.waiting[border][-1][-1] for s in sequences if s in is_deep]
+            ridden = [rides[s][-1].clone() for s in sequences if s not in is_deep]
+            whole = any(s.grammar is not None for s in sequences)
+            deep = [self.exits.draft_logits(exit_depth, torch.stack(newest), whole=whole)] if newest else []
+            for sequence, token in zip(sequences, choose(sequences, torch.cat([*deep, *ridden])), strict=True):
                 sequence.push_draft(token)
-            singles = [replace(rows[i], start=rows[i].stop + number - 1, count=1) for i in guessing]
-            silent = _Step(runner=self, judgements=None)
-            _, drafted_ND = silent.run_segments(singles, self._embed(singles), 0, border)
-            for i, piece in zip(guessing, drafted_ND.split(1), strict=True):
-                pieces[i].append(piece)
-        wide = [replace(row, count=row.count + row.num_drafts) for row in rows]
-        return wide, torch.cat([piece for row in pieces for piece in row])
+            guesses = [replace(row, start=row.stop + number - 1, count=1) for row in guessing]
+            passed = StepResult()
+            self.spans.hold(self._through(self._embedded(guesses), 0, border, passed), border)
+            for judgement in passed.judgements:
+                rides[judgement.sequence].append(judgement.logits_NV)
+        result.judgements = [replace(j, logits_NV=torch.cat(rides[j.sequence])) for j in result.judgements]
+        return self.spans.enter(flow.rows, border)
 
-    def _head_input(self, depth: int, hidden_ND: Tensor) -> Tensor:
-        if depth == self.decoder.config.num_layers:
-            return self.decoder.norm(hidden_ND)
-        assert self.exits is not None, "a sequence was planned for an exit that the checkpoint has not got"
-        return self.exits(depth, hidden_ND)
-
-    def _embed(self, rows: Seq[Row]) -> Tensor:
+    def _embedded(self, rows: Seq[Row]) -> Flow:
         ids = [token for row in rows for token in row.sequence.tokens(row.start, row.stop)]
-        hidden_TD = self.decoder.embed_tokens(torch.tensor(ids, device=self.device))
+        hidden_TD = self.spans.decoder.embed_tokens(torch.tensor(ids, device=self.spans.device))
         at = 0
         for row in rows:
             if row.sequence.prompt.embeddings_MD is not None and row.start < row.sequence.num_prompt:
                 _place_media(row, hidden_TD[at : at + row.count])
             at += row.count
-        return hidden_TD
+        return self.spans.start(rows, hidden_TD)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """The spans of one step; collects judgements where rows reach their depth (None: a draft pass, nobody leaves)."""
-
-    runner: ModelRunner
-    judgements: list[Judgement] | None
-
-    def run_segments(self, rows: Seq[Row], hidden_TD: Tensor, first: int, last: int) -> tuple[list[Row], Tensor]:
-        """Run segments [first, last). Returns the rows that go deeper, and their residual stream."""
-        runner = self.runner
-        rows = list(rows)
-        if not rows:
-            return rows, hidden_TD
-        positions_3T = np.concatenate([row.sequence.positions(row.start, row.stop) for row in rows], axis=1)
-        rotation = runner.decoder.rotation(torch.from_numpy(positions_3T).to(runner.device))
-        for segment in range(first, last):
-            low, high = runner.segments[segment]
-            tables = segment_tables(rows, segment, runner.cache.block_tokens, runner.device, hidden_TD.dtype)
-            attend = paged_attend(runner.cache, tables)
-            hidden_TD = runner.decoder.run_span(low, high, hidden_TD, rotation, attend)
-            for row in rows:
-                row.sequence.kv_len[segment] = row.stop
-                row.sequence.layer_steps += row.count * (high - low)
-            if self.judgements is not None:
-                self._collect(rows, hidden_TD, high)
-            rows = [row for row in rows if row.sequence.depth > high]
-            num_tokens = sum(row.count for row in rows)
-            hidden_TD = hidden_TD[:num_tokens]
-            rotation = type(rotation)(rotation.cos[:num_tokens], rotation.sin[:num_tokens])
-            if not rows:
-                break
-        return rows, hidden_TD
-
-    def _collect(self, rows: Seq[Row], hidden_TD: Tensor, depth: int) -> None:
-        assert self.judgements is not None
-        leaving: list[tuple[Row, int]] = []
-        at: list[int] = []
-        end = 0
-        for row in rows:
-            end += row.count
-            if row.sequence.depth == depth and row.samples:
-                width = len(row.sequence.drafts) + 1
-                leaving.append((row, width))
-                at.extend(range(end - width, end))
-        if not leaving:
-            return
-        chosen_ND = hidden_TD[torch.tensor(at, device=hidden_TD.device)]
-        logits_NV = self.runner.decoder.lm_head(self.runner._head_input(depth, chosen_ND)).float()
-        start = 0
-        for row, width in leaving:
-            self.judgements.append(Judgement(row=row, logits_NV=logits_NV[start : start + width]))
-            start += width
+def _who_stays(rows: Seq[Row], segment: int, judged: set[Sequence]) -> list[bool]:
+    """Rows that left early stay behind after this segment until enough of their tokens wait."""
+    lags = [row.stop - row.sequence.kv_len[-1] for row in rows]
+    has_left = [row.sequence in judged for row in rows]
+    ends = [len(row.sequence.segments) == segment + 1 for row in rows]
+    someone_goes = any(
+        not end and (not left or lag >= MAX_LAG) for end, left, lag in zip(ends, has_left, lags, strict=True)
+    )
+    bound = JOIN_LAG if someone_goes else MAX_LAG
+    return [left and lag < bound for left, lag in zip(has_left, lags, strict=True)]
 
 
 def _place_media(row: Row, hidden_TD: Tensor) -> None:

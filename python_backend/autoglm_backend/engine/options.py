@@ -7,6 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from autoglm_backend.profiles import DTYPES, QUANTIZATIONS
+
+_COUNTS = (
+    "max_batch_size",
+    "max_step_tokens",
+    "max_waiting",
+    "block_tokens",
+    "kv_cache_tokens",
+    "tensor_parallel_size",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
@@ -14,6 +25,8 @@ class EngineOptions:
     """auto, cpu or cuda."""
     dtype: str = "auto"
     """auto (float32 on CPU, bfloat16 on CUDA), float32, bfloat16 or float64 (tests)."""
+    quantization: str = "auto"
+    """Of the decoder's weights: auto (none), none, int8 or int4 (CPU)."""
     max_batch_size: int = 32
     """Sequences that decode together."""
     max_step_tokens: int = 512
@@ -28,6 +41,12 @@ class EngineOptions:
     prefix_cache: bool = True
     max_drafts: int = 7
     """Most tokens that lossless mode guesses before it checks them; 0 turns guessing off."""
+    draft_vocab: bool = True
+    """Let drafts use the checkpoint's trimmed vocabulary (`exits/draft_vocab.safetensors`) where it has one."""
+    shadow_share: float = 0.02
+    """Of finished certified requests, the share that is run again at full depth to watch the certificate, 0 to 1."""
+    tensor_parallel_size: int = 1
+    """Devices (on CPU: processes) that share every layer."""
     max_model_len: int | None = None
     """Context limit in tokens; None is the checkpoint's."""
     threads: int | None = None
@@ -36,17 +55,31 @@ class EngineOptions:
     """Waiting this long is worth one priority level, so batch work is never starved."""
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_step_tokens", "max_waiting", "block_tokens", "kv_cache_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}, must be a whole number from 1")
+        for name in ("max_model_len", "threads"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} is {value!r}, must be a whole number from 1")
+        if not 0 <= self.shadow_share <= 1:
+            raise ValueError(f"shadow_share is {self.shadow_share}, must lie between 0 and 1")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}, must be auto, cpu or cuda")
-        if self.dtype not in ("auto", "float32", "bfloat16", "float16", "float64"):
-            raise ValueError(f"dtype is {self.dtype!r}, must be auto, float32, bfloat16, float16 or float64")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, must be one of {', '.join(DTYPES)}")
+        if self.quantization not in QUANTIZATIONS:
+            raise ValueError(f"quantization is {self.quantization!r}, must be one of {', '.join(QUANTIZATIONS)}")
 
     @property
     def batch_limit(self) -> int:
         return self.max_batch_size if self.dynamic_batching else 1
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the key/value cache."""
+        return -(-self.kv_cache_tokens // self.block_tokens)
 
     @property
     def num_threads(self) -> int:

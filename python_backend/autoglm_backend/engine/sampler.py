@@ -10,6 +10,7 @@ Shape legend: N rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,14 @@ def sample(sequences: Seq[Sequence], logits_NV: Tensor) -> list[Sampled]:
 
 def is_plain(sequence: Sequence) -> bool:
     """True when nothing stands between the row's logits and its argmax."""
+    return sequence.grammar is None and _is_plain_but_for_grammar(sequence)
+
+
+def _is_plain_but_for_grammar(sequence: Sequence) -> bool:
     p = sequence.sampling
     return p.temperature == 0 and not (
         p.logprobs
+        or sequence.bad_words
         or p.frequency_penalty
         or p.presence_penalty
         or p.repetition_penalty != 1.0
@@ -53,7 +59,12 @@ def is_plain(sequence: Sequence) -> bool:
 
 def sample_one(sequence: Sequence, logits_V: Tensor) -> Sampled:
     """The next token after the sequence's history (drafts included), from logits that are changed in place."""
-    params = sequence.sampling
+    params, grammar = sequence.sampling, sequence.grammar
+    if grammar is not None and _is_plain_but_for_grammar(sequence):
+        # What the grammar lets through mostly is what the model wants: the whole mask is seldom needed.
+        wanted = int(logits_V.argmax())
+        if grammar.allows(wanted):
+            return Sampled(token=wanted)
     raw = torch.log_softmax(logits_V, dim=-1) if params.logprobs else None
     process(sequence, logits_V)
     if params.temperature > 0:
@@ -82,13 +93,36 @@ def process(sequence: Sequence, logits_V: Tensor) -> None:
     if params.logit_bias:
         ids = torch.tensor(list(params.logit_bias), device=logits_V.device)
         logits_V[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_V.device, dtype=logits_V.dtype)
+    _restrict(sequence, logits_V)
+
+
+def _restrict(sequence: Sequence, logits_V: Tensor) -> None:
+    """Bar what must not come next, in place. A rule that would leave nothing gives way to those before it."""
+    params = sequence.sampling
+    if sequence.grammar is not None:
+        _keep_only(logits_V, torch.from_numpy(sequence.grammar.mask()))
     if params.allowed_token_ids is not None:
-        allowed = torch.tensor(params.allowed_token_ids, device=logits_V.device)
-        kept = logits_V[allowed].clone()
-        logits_V.fill_(float("-inf"))
-        logits_V[allowed] = kept
-    if sequence.num_history - sequence.num_prompt < params.min_tokens and sequence.stop_ids:
-        logits_V[torch.tensor(sorted(sequence.stop_ids), device=logits_V.device)] = float("-inf")
+        allowed_V = torch.zeros(logits_V.shape[0], dtype=torch.bool)
+        allowed_V[list(params.allowed_token_ids)] = True
+        _keep_only(logits_V, allowed_V)
+    if sequence.bad_words:
+        said = sequence.tokens(sequence.num_prompt, sequence.num_history)
+        _bar(logits_V, {word[-1] for word in sequence.bad_words if said[len(said) - len(word) + 1 :] == [*word[:-1]]})
+    if sequence.num_history - sequence.num_prompt < params.min_tokens:
+        _bar(logits_V, sequence.stop_ids)
+
+
+def _bar(logits_V: Tensor, ids: Set[int]) -> None:
+    if ids:
+        allowed_V = torch.ones(logits_V.shape[0], dtype=torch.bool)
+        allowed_V[list(ids)] = False
+        _keep_only(logits_V, allowed_V)
+
+
+def _keep_only(logits_V: Tensor, allowed_V: Tensor) -> None:
+    kept_V = logits_V.masked_fill(~allowed_V.to(logits_V.device), float("-inf"))
+    if kept_V.max() > float("-inf"):
+        logits_V.copy_(kept_V)
 
 
 def distribution(sequence: Sequence, logits_V: Tensor) -> Tensor:

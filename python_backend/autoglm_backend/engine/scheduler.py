@@ -72,6 +72,7 @@ class Scheduler:
     def schedule(self) -> list[Row]:
         """The rows of the next step; blocks for all of their tokens are reserved."""
         now_s = self.clock()
+        self._make_way()
         rows: list[Row] = []
         budget = self.max_step_tokens
         # Most urgent first, so that the ones who lose their blocks are the least urgent.
@@ -101,6 +102,14 @@ class Scheduler:
             rows.append(Row(sequence=sequence, start=sequence.num_computed, count=count))
             budget -= count
         return rows
+
+    def _make_way(self) -> None:
+        """A background sequence gives its place in a full batch to anyone who waits; once, for it must end some day."""
+        if len(self.running) == self.batch_limit and any(not s.background for s in self.waiting):
+            for sequence in self.running:
+                if sequence.background and not sequence.num_preemptions:
+                    self._preempt(sequence)
+                    break
 
     def _urgency(self, sequence: Sequence, now_s: float) -> tuple[float, float]:
         """Lower runs sooner. Every `ageing_s` of age counts as one priority level."""

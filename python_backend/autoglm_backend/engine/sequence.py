@@ -8,12 +8,18 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoglm_backend.engine.grammar import GrammarState
+from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import FinishReason, StreamEvent
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Emit = Callable[[StreamEvent], None]
 
@@ -65,13 +71,26 @@ class Sequence:
     reasoning_budget: int | None = None
     lossless: bool = False
     """May draft at an exit; every token is then checked at full depth."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that must not be generated."""
+    grammar: GrammarState | None = None
+    """What the answer must match, as far as it has come, drafts included."""
+    background: bool = False
+    """Takes only room that nobody else wants: gives its place in a full batch to others, once."""
+    certified: bool = False
+    """Its generated tokens may leave at an exit whose gate is sure."""
 
     status: Status = Status.WAITING
     ids: list[int] = field(default_factory=list[int])
     drafts: list[int] = field(default_factory=list[int])
     """Guesses for the tokens after `ids`, alive within one step only."""
     kv_len: list[int] = field(default_factory=list[int])
-    """Per segment, tokens whose keys and values are written: the truth that every read is checked against."""
+    """Per segment, tokens whose keys and values are written: the truth that every read is checked against.
+
+    Never grows with depth: tokens from kv_len[s] to kv_len[s - 1] wait at the border below segment s.
+    """
+    waiting: list[list[Tensor]] = field(default_factory=list["list[Tensor]"])
+    """Per segment, the hidden states [T, D] of the tokens that wait at the border below it, in token order."""
     blocks: list[list[int]] = field(default_factory=list[list[int]])
     """Per segment, block ids in token order."""
     num_published: list[int] = field(default_factory=list[int])
@@ -82,8 +101,14 @@ class Sequence:
     """How often each token was generated, drafts included (penalties look at what stands before them)."""
     num_cached: int = 0
     """Prompt tokens that the prefix cache spared."""
+    layers: list[int] = field(default_factory=list[int])
+    """Layers that each generated token needed: the exit that chose it or guessed it right, or the whole depth."""
     layer_steps: int = 0
-    """Layers run, summed over every token of prefill and decode."""
+    """Layers run, summed over every token of prefill and decode, wrong drafts and late tokens included."""
+    num_deferred: int = 0
+    """Tokens that left early and waited over steps for their deep keys and values."""
+    kv_bytes_peak: int = 0
+    """The most key/value memory it ever owned, shared prefix blocks included."""
     num_drafted: int = 0
     num_accepted: int = 0
     num_preemptions: int = 0
@@ -93,6 +118,7 @@ class Sequence:
     def __post_init__(self) -> None:
         self.ids = list(self.prompt.ids)
         self.kv_len = [0] * len(self.segments)
+        self.waiting = [[] for _ in self.segments]
         self.blocks = [[] for _ in self.segments]
         self.num_published = [0] * len(self.segments)
 
@@ -110,8 +136,13 @@ class Sequence:
 
     @property
     def num_computed(self) -> int:
-        """Tokens whose keys and values exist at every depth this sequence uses."""
-        return min(self.kv_len)
+        """Tokens that have run, those included that still wait for the deeper segments."""
+        return self.kv_len[0]
+
+    @property
+    def lag(self) -> int:
+        """Tokens that have run, but not through every segment: 0 between steps except in certified mode."""
+        return self.kv_len[0] - self.kv_len[-1]
 
     @property
     def num_pending(self) -> int:
@@ -132,10 +163,14 @@ class Sequence:
     def push_draft(self, token: int) -> None:
         self.drafts.append(token)
         self.counts[token] += 1
+        if self.grammar is not None:
+            self.grammar.advance(token)
 
     def take_drafts(self) -> list[int]:
-        """Remove all drafts and what they did to the counts; returns them."""
+        """Remove all drafts and what they did to counts and grammar; returns them."""
         drafts, self.drafts = self.drafts, []
+        if self.grammar is not None:
+            self.grammar.rollback(len(drafts))
         for token in drafts:
             self.counts[token] -= 1
             if not self.counts[token]:
@@ -146,15 +181,28 @@ class Sequence:
         """Forget keys and values of tokens that were guessed and not kept. The newest token is never run yet."""
         self.kv_len = [min(length, len(self.ids) - 1) for length in self.kv_len]
 
-    def append(self, token: int) -> FinishReason | None:
-        """Add a generated token; returns why the sequence ends with it, None when it goes on."""
+    def append(self, token: int, layers: int | None = None) -> FinishReason | None:
+        """Add a generated token that needed `layers` (None: all); returns why the sequence ends here, None if not."""
         self.ids.append(token)
+        self.layers.append(self.depth if layers is None else layers)
         self.counts[token] += 1
+        if self.grammar is not None:
+            self.grammar.advance(token)
+            if self.grammar.is_complete:
+                return FinishReason.STOP
         if token in self.stop_ids and self.num_generated > self.sampling.min_tokens:
             return FinishReason.STOP
         if self.num_generated >= self.max_tokens:
             return FinishReason.LENGTH
         return None
+
+    @property
+    def refusal(self) -> InvalidRequestError | None:
+        """Why this sequence cannot go on: its grammar became too costly to follow."""
+        if self.grammar is None or self.grammar.complaint is None:
+            return None
+        assert self.sampling.grammar is not None
+        return self.sampling.grammar.refusal(f"the grammar became too costly to follow: {self.grammar.complaint}")
 
     def positions(self, start: int, stop: int) -> Array:
         """M-RoPE positions int64 [3, stop - start] of tokens [start, stop)."""
@@ -167,6 +215,7 @@ class Sequence:
     def reset_kv(self) -> None:
         """Forget all keys and values (preemption): the tokens stay and are run again."""
         self.kv_len = [0] * len(self.segments)
+        self.waiting = [[] for _ in self.segments]
         self.num_published = [0] * len(self.segments)
 
 

@@ -6,26 +6,37 @@ Everything that a caller can get wrong is refused here, before the engine's thre
 from __future__ import annotations
 
 import hashlib
-import json
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from autoglm_backend.engine.block_manager import BlockManager
-from autoglm_backend.engine.engine import Engine, EngineRequest, EngineStats
+from autoglm_backend.engine.certified import CertifiedOffer, certified_offer, shadow_checks
+from autoglm_backend.engine.engine import Engine
+from autoglm_backend.engine.exits import Exits
+from autoglm_backend.engine.kernel_choice import prepare_decoder
 from autoglm_backend.engine.kv_cache import KVCache
+from autoglm_backend.engine.loading import load_decoder, resolve_device
 from autoglm_backend.engine.model_runner import ModelRunner, media_runs
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.positions import mrope_positions
+from autoglm_backend.engine.requests import EngineRequest
 from autoglm_backend.engine.scheduler import Scheduler
 from autoglm_backend.engine.sequence import Emit, MediaSpan, Prompt, segment_spans
+from autoglm_backend.engine.spans import Spans
 from autoglm_backend.engine.speculation import DraftController
+from autoglm_backend.engine.stats import EngineStats
+from autoglm_backend.engine.tensor_parallel import WorkerGroup, rank_threads, start_group
+from autoglm_backend.engine.wording import Wording
 from autoglm_backend.models.config import CheckpointError, ModelConfig, load_model_config
-from autoglm_backend.models.decoder import TextDecoder
-from autoglm_backend.models.exits import load_exit_heads
-from autoglm_backend.models.weights import Progress, checkpoint_shards, load_module, text_name
+from autoglm_backend.models.exits import load_draft_vocab, load_exit_heads
+from autoglm_backend.models.parallel import Shard
+from autoglm_backend.models.weights import Progress
+from autoglm_backend.preprocess.tokenizer import load_added_tokens
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.plan import ExitMode
 from autoglm_protocol.wire import DecodeRequest
@@ -43,31 +54,87 @@ class DecoderService:
         options: EngineOptions,
         exits: tuple[int, ...],
         media_ids: frozenset[int],
+        certified: CertifiedOffer | CheckpointError,
+        wording: Wording,
+        group: WorkerGroup | None = None,
     ) -> None:
+        # certified: the offer, or why there is none. group: the other ranks of a tensor-parallel decoder.
         self._engine = engine
         self.config = config
         self.options = options
         self.exits = exits
+        self.certified = certified
+        self._wording = wording
+        self._group = group
         self._media_ids = media_ids
         self._segments = segment_spans(exits, config.text.num_layers)
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint_dir: Path, options: EngineOptions, progress: Progress | None = None
+        cls,
+        checkpoint_dir: Path,
+        options: EngineOptions,
+        progress: Progress | None = None,
+        *,
+        default_exit: ExitMode | None = None,
     ) -> DecoderService:
-        """Load weights and start the engine. Raises CheckpointError naming the file."""
-        torch.set_num_threads(options.num_threads)
+        """Load weights and start the engine.
+
+        default_exit: the mode of requests that name none; a checkpoint that cannot serve it is refused here. Raises
+        CheckpointError naming the file.
+        """
+        # libgomp keeps a pool for every thread that ever ran a parallel loop, and with two pools each loop waits for the
+        # kernel's scheduler (twice the time per step). A loader that ends leaves the engine's pool the only one.
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as loader:
+            return loader.submit(cls._load, checkpoint_dir, options, progress, default_exit).result()
+
+    @classmethod
+    def _load(
+        cls, checkpoint_dir: Path, options: EngineOptions, progress: Progress | None, default_exit: ExitMode | None
+    ) -> DecoderService:
         config = load_model_config(checkpoint_dir)
         device, dtype = resolve_device(options)
-        decoder = load_decoder(checkpoint_dir, config, device, dtype, progress)
+        torch.set_num_threads(rank_threads(options, device))
+        group = start_group(checkpoint_dir, config.text, options, device)
+        try:
+            return cls._assemble(checkpoint_dir, config, options, device, dtype, progress, default_exit, group)
+        except BaseException:
+            if group is not None:
+                group.close()
+            raise
+
+    @classmethod
+    def _assemble(
+        cls,
+        checkpoint_dir: Path,
+        config: ModelConfig,
+        options: EngineOptions,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress | None,
+        default_exit: ExitMode | None,
+        group: WorkerGroup | None,
+    ) -> DecoderService:
+        shard = None if group is None else Shard(rank=0, size=options.tensor_parallel_size)
+        decoder = load_decoder(checkpoint_dir, config.text, device, dtype, progress, shard=shard)
         exits = load_exit_heads(checkpoint_dir, config.text)
         if exits is not None:
             exits = exits.to(device=device, dtype=dtype)
         depths = exits.depths if exits is not None else ()
         segments = segment_spans(depths, config.text.num_layers)
-        num_blocks = -(-options.kv_cache_tokens // options.block_tokens)
-        cache = KVCache(config.text, num_blocks, options.block_tokens, dtype, device)
-        blocks = BlockManager(len(segments), num_blocks, options.block_tokens, prefix_cache=options.prefix_cache)
+        certified = certified_offer(checkpoint_dir, config, depths, device, dtype, options.quantization)
+        if default_exit is ExitMode.CERTIFIED and isinstance(certified, CheckpointError):
+            raise certified
+        if default_exit is ExitMode.LOSSLESS and not depths:
+            raise CheckpointError(f"{checkpoint_dir}: lossless exits need exit heads, there is no exits/exits.json")
+        cache = KVCache(decoder.config, options.num_blocks, options.block_tokens, dtype, device)
+        blocks = BlockManager(
+            len(segments),
+            options.num_blocks,
+            options.block_tokens,
+            prefix_cache=options.prefix_cache,
+            block_bytes=[cache.bytes_per_token(last - first) * options.block_tokens for first, last in segments],
+        )
         scheduler = Scheduler(
             blocks,
             batch_limit=options.batch_limit,
@@ -75,26 +142,42 @@ class DecoderService:
             ageing_s=options.ageing_s,
             clock=time.monotonic,
         )
-        tokens = added_tokens(checkpoint_dir)
+        tokens = {token.content: token.id for token in load_added_tokens(checkpoint_dir)}
         audio_ids = [tokens[AUDIO_TOKEN]] if AUDIO_TOKEN in tokens else []
         media_ids = frozenset[int]([config.image_token_id, *audio_ids])
         think_ids = (tokens["<think>"], tokens["</think>"]) if {"<think>", "</think>"} <= tokens.keys() else None
-        runner = ModelRunner(decoder, exits, cache, segments, media_ids)
+        draft_ids_K = load_draft_vocab(checkpoint_dir, config.text) if options.draft_vocab else None
+        offer = None if isinstance(certified, CheckpointError) else certified
+        heads = Exits(
+            decoder,
+            exits,
+            certified=offer.exits if offer else None,
+            draft_ids_K=None if draft_ids_K is None else draft_ids_K.to(device),
+        )
+        prepare_decoder(decoder, options.quantization, options.block_tokens)
+        if group is not None:
+            group.await_loaded()
+            decoder.prepared = group.spans(decoder.prepared or decoder.run_layers)
         engine = Engine(
-            runner,
+            ModelRunner(Spans(decoder, cache, segments), heads),
             blocks,
             scheduler,
             drafts=DraftController(depths, config.text.num_layers, max_drafts=options.max_drafts),
             max_waiting=options.max_waiting,
             think_ids=think_ids,
+            shadows=shadow_checks(offer, checkpoint_dir, config, options.shadow_share) if offer else None,
         )
         engine.start()
-        return cls(engine, config, options, depths, media_ids)
+        return cls(engine, config, options, depths, media_ids, certified, Wording(checkpoint_dir, config), group)
 
     @property
     def context_tokens(self) -> int:
         limit = min(self.config.text.max_positions, self.options.kv_cache_tokens)
         return min(limit, self.options.max_model_len or limit)
+
+    def load_wording(self) -> None:
+        """Read the tokenizer before the first grammar needs it. Raises CheckpointError."""
+        self._wording.load()
 
     def add(self, request: DecodeRequest, emit: Emit) -> None:
         """Check and queue a request. Raises InvalidRequestError naming the tensor or field, or OverloadedError."""
@@ -106,8 +189,20 @@ class DecoderService:
     def stats(self) -> EngineStats:
         return self._engine.stats()
 
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Call `on_lost` with the reason when the decoder cannot go on; its requests have then ended in Failed."""
+
+        def lose(message: str) -> None:
+            self._engine.fail(message)
+            on_lost(message)
+
+        if self._group is not None:
+            self._group.watch(lose)
+
     def shutdown(self) -> None:
         self._engine.shutdown()
+        if self._group is not None:
+            self._group.close()
 
     def _checked(self, request: DecodeRequest) -> EngineRequest:
         ids = np.asarray(request.prompt_ids)
@@ -125,6 +220,9 @@ class DecoderService:
         for token in (*request.sampling.logit_bias, *(request.sampling.allowed_token_ids or ())):
             if not 0 <= token < vocab_size:
                 raise InvalidRequestError(f"token id {token} must lie in 0..{vocab_size - 1}", param="logit_bias")
+        for token in request.sampling.stop_token_ids:
+            if not 0 <= token < vocab_size:
+                raise InvalidRequestError(f"token id {token} must lie in 0..{vocab_size - 1}", param="stop_token_ids")
         sampling = request.sampling
         room = context - len(ids)
         stop_ids = frozenset(sampling.stop_token_ids)
@@ -139,18 +237,23 @@ class DecoderService:
             stop_ids=stop_ids,
             plan=request.plan,
             priority=request.priority,
+            place=self._wording.place_after(ids),
+            grammar=None if sampling.grammar is None else self._wording.grammar(sampling.grammar),
+            bad_words=self._wording.bad_words(sampling.bad_words),
         )
 
     def _segments_for(self, request: DecodeRequest) -> tuple[tuple[int, int], ...]:
         num_layers = self.config.text.num_layers
         depth = request.plan.depth if request.plan else num_layers
         mode = request.plan.exit_mode if request.plan else ExitMode.FIXED
-        if mode is ExitMode.CERTIFIED:
-            raise InvalidRequestError("certified exits need a certificate, this checkpoint has none", param="exit")
+        if request.plan is not None and request.plan.attention_window is not None:
+            raise InvalidRequestError("this checkpoint allows no narrower attention window", param="attention_window")
+        if mode is ExitMode.CERTIFIED and isinstance(self.certified, CheckpointError):
+            raise InvalidRequestError(str(self.certified), param="exit")
         if mode is ExitMode.LOSSLESS and not self.exits:
             raise InvalidRequestError("lossless exits need exit heads, this checkpoint has none", param="exit")
-        if mode is ExitMode.LOSSLESS and depth != num_layers:
-            raise InvalidRequestError(f"lossless runs at full depth ({num_layers}), not at {depth}", param="depth")
+        if mode is not ExitMode.FIXED and depth != num_layers:
+            raise InvalidRequestError(f"{mode.value} runs at full depth ({num_layers}), not at {depth}", param="depth")
         if depth not in (*self.exits, num_layers):
             raise InvalidRequestError(f"depth {depth} is not an exit of this checkpoint", param="depth")
         return tuple(span for span in self._segments if span[1] <= depth)
@@ -184,43 +287,3 @@ class DecoderService:
             media=tuple(MediaSpan(start=start, length=length, key=key) for _, start, length in runs),
             embeddings_MD=embeddings,
         )
-
-
-def resolve_device(options: EngineOptions) -> tuple[torch.device, torch.dtype]:
-    """Turn "auto" into a device and a precision, once. Raises ValueError when CUDA was asked for and there is none."""
-    has_cuda = torch.cuda.is_available()
-    if options.device == "cuda" and not has_cuda:
-        raise ValueError("device is cuda, but torch finds no CUDA GPU")
-    device = torch.device("cuda" if options.device == "cuda" or (options.device == "auto" and has_cuda) else "cpu")
-    name = options.dtype
-    if name == "auto":
-        name = "bfloat16" if device.type == "cuda" else "float32"
-    return device, getattr(torch, name)
-
-
-def load_decoder(
-    checkpoint_dir: Path,
-    config: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress | None = None,
-) -> TextDecoder:
-    with torch.device("meta"):
-        decoder = TextDecoder(config.text)
-    decoder = decoder.to(dtype).to_empty(device=device)
-    if config.text.tie_word_embeddings:
-        # to_empty gives tied parameters storage of their own.
-        decoder.lm_head.weight = decoder.embed_tokens.weight
-    load_module(decoder, checkpoint_shards(checkpoint_dir), text_name, progress)
-    return decoder.eval().requires_grad_(False)
-
-
-def added_tokens(checkpoint_dir: Path) -> dict[str, int]:
-    """Text to id of the tokenizer's added tokens. Raises CheckpointError."""
-    path = checkpoint_dir / "tokenizer.json"
-    try:
-        return {t["content"]: t["id"] for t in json.loads(path.read_text(encoding="utf-8"))["added_tokens"]}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a tokenizers file ({error})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import site
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import autoglm_protocol
 from autoglm_backend.launcher.triton_binary import TritonInstallation
 
 SITE_PACKAGES_VARIABLE = "AUTOGLM_SITE_PACKAGES"
+PYTHON_VARIABLE = "AUTOGLM_PYTHON"
+"""Where tensor-parallel ranks are started from: inside the stub sys.executable is not this interpreter."""
 _SITE_MODULE = Path(__file__).with_name("autoglm_site.py")
 
 
@@ -36,6 +39,7 @@ def triton_environment(triton: TritonInstallation, environment: Mapping[str, str
     changed = {
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
         SITE_PACKAGES_VARIABLE: os.pathsep.join(package_folders()),
+        PYTHON_VARIABLE: sys.executable,
         "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", str(usable_cpus())),
     }
     return {**environment, **changed}

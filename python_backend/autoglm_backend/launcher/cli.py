@@ -34,28 +34,37 @@ async def _serve(options: ServeOptions, report: Report) -> int:
     from autoglm_backend.launcher.supervisor import Stage, Supervisor
     from autoglm_backend.launcher.triton_binary import find_triton
 
-    preflight.check(options)
+    notices = preflight.check(options)
     dynamic_graph = preflight.dynamic_graph_enabled()
-    triton = find_triton()
     if options.log_dir is not None:
         options.log_dir.mkdir(parents=True, exist_ok=True)
     with run_folder() as run:
-        report.step(f"Assembling the model repository for {options.checkpoint}")
-        engine_options: dict[str, object] = {}
-        stages = (
-            Stage(
-                spec=triton_child(options, triton, run, engine_options),
-                is_ready=partial(triton_is_ready, preflight.LOOPBACK, options.triton_grpc_port),
-                starting=f"Starting Triton ({triton.binary})",
-            ),
-            Stage(
-                spec=gateway_child(options, run),
-                is_ready=partial(gateway_is_ready, options.host, options.port),
-                starting="Triton is ready; starting the gateway",
-            ),
-        )
+        stages: list[Stage] = []
+        if options.only != "gateway":
+            triton = find_triton()
+            for notice in notices:
+                report.step(notice)
+            report.step(f"Assembling the model repository for {options.checkpoint}")
+            stages += [
+                Stage(
+                    spec=triton_child(options, triton, run),
+                    is_ready=partial(triton_is_ready, options.triton_host, options.triton_grpc_port),
+                    starting=f"Starting Triton ({triton.binary})",
+                )
+            ]
+        if options.only != "triton":
+            stages += [
+                Stage(
+                    spec=gateway_child(options, run),
+                    is_ready=partial(gateway_is_ready, options.host, options.port),
+                    starting="Starting the gateway",
+                )
+            ]
 
         def announce() -> None:
+            if options.only == "triton":
+                report.step(f"Triton serves gRPC on {options.triton_host}:{options.triton_grpc_port}")
+                return
             report.serving(load_s=report.elapsed_s, dynamic_graph=dynamic_graph, host=options.host, port=options.port)
 
-        return await Supervisor(report, verbose=options.verbose).run(stages, announce)
+        return await Supervisor(report, verbose=options.verbose, drain_s=options.drain_s).run(tuple(stages), announce)

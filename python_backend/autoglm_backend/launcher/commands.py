@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from autoglm_backend.launcher.backend_folder import make_backend_folder, triton_environment
 from autoglm_backend.launcher.child import ChildSpec
-from autoglm_backend.launcher.options import ServeOptions
-from autoglm_backend.launcher.preflight import LOOPBACK, has_nvidia_gpu
+from autoglm_backend.launcher.options import LOOPBACK, ServeOptions
+from autoglm_backend.launcher.preflight import has_nvidia_gpu
 from autoglm_backend.launcher.repository import assemble_repository
 from autoglm_backend.launcher.triton_binary import TritonInstallation
 
 STUB_TIMEOUT_S = 600  # Triton's 30 s are too few for torch's first import from a cold disk
-DRAIN_S = 30  # what requests in flight get to finish after a stop was asked for
 
 
-def triton_child(
-    options: ServeOptions, triton: TritonInstallation, run: Path, engine: Mapping[str, object]
-) -> ChildSpec:
-    """Assembles the model repository and the backends in `run`; `engine` reaches every model as one JSON parameter."""
+def triton_child(options: ServeOptions, triton: TritonInstallation, run: Path) -> ChildSpec:
+    """Assembles the model repository and the backends in `run`."""
     parameters = {
         "checkpoint_dir": str(options.checkpoint.resolve()),
         "device": options.device,
-        "engine_options": json.dumps(dict(engine)),
+        "engine_options": json.dumps(options.engine_options),
+        "profile": options.profile.to_json(),
     }
     assemble_repository(options.model_repository, run / "models", parameters)
     make_backend_folder(triton, run / "backends")
@@ -40,22 +37,22 @@ def triton_child(
         "--disable-auto-complete-config",  # it starts every model once more, to ask what the configs already say
         "--exit-on-error=true",
         "--strict-readiness=true",
-        f"--exit-timeout-secs={DRAIN_S}",
-        f"--grpc-address={LOOPBACK}",
+        f"--exit-timeout-secs={options.drain_s}",
+        f"--grpc-address={options.triton_host}",
         f"--grpc-port={options.triton_grpc_port}",
-        f"--metrics-address={LOOPBACK}",
+        f"--metrics-address={options.triton_host}",
         f"--metrics-port={options.triton_metrics_port}",
         f"--allow-gpu-metrics={str(gpu_metrics).lower()}",
     ]
     if options.triton_http_port is None:
         command += ["--allow-http=false"]
     else:
-        command += [f"--http-address={LOOPBACK}", f"--http-port={options.triton_http_port}"]
+        command += [f"--http-address={options.triton_host}", f"--http-port={options.triton_http_port}"]
     return ChildSpec(
         name="Triton",
         command=tuple(command),
         environment=triton_environment(triton),
-        log_path=(options.log_dir or run) / "triton.log",
+        log_path=_log_path(options, run, "triton.log"),
     )
 
 
@@ -66,11 +63,19 @@ def gateway_child(options: ServeOptions, run: Path) -> ChildSpec:
         name="gateway",
         command=(
             *(sys.executable, "-m", "autoglm_gateway"),
+            *("--drain-s", str(options.drain_s)),
             *("--host", options.host, "--port", str(options.port), "--grpc-port", str(options.grpc_port)),
             *("--triton-grpc", f"{LOOPBACK}:{options.triton_grpc_port}"),
             *("--triton-metrics", f"http://{LOOPBACK}:{options.triton_metrics_port}/metrics"),
             *names,
         ),
         environment=os.environ,
-        log_path=(options.log_dir or run) / "gateway.log",
+        log_path=_log_path(options, run, "gateway.log"),
     )
+
+
+def _log_path(options: ServeOptions, run: Path, name: str) -> Path:
+    """Nowhere when all is shown anyway: a file would grow as long as the server runs."""
+    if options.log_dir is None and options.verbose:
+        return Path(os.devnull)
+    return (options.log_dir or run) / name

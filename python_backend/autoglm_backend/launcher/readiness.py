@@ -24,6 +24,7 @@ async def until(is_ready: Callable[[], Awaitable[bool]], *, every_s: float, wait
 async def triton_is_ready(host: str, port: int) -> bool:
     """Whether every model is loaded (ServerReady under --strict-readiness)."""
     # a gRPC channel backs off for seconds after a refused connection; a socket does not
+    host = _reachable(host)
     if not await _accepts(host, port):
         return False
     # imported late: half a second that Triton needs for its own start
@@ -41,8 +42,12 @@ async def triton_is_ready(host: str, port: int) -> bool:
 
 async def gateway_is_ready(host: str, port: int) -> bool:
     """Whether GET /health/ready answers 200."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = _reachable(host)
     return await asyncio.to_thread(_answers_200, f"http://{f'[{host}]' if ':' in host else host}:{port}/health/ready")
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _answers_200(url: str) -> bool:

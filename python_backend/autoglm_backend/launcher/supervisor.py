@@ -7,14 +7,16 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from autoglm_backend import status_lines
 from autoglm_backend.launcher.child import Child, ChildSpec
-from autoglm_backend.launcher.errors import ChildDied
+from autoglm_backend.launcher.errors import ChildDied, LaunchError
 from autoglm_backend.launcher.readiness import until
 from autoglm_backend.launcher.report import Report
+from autoglm_backend.status_lines import Loading, Notice, Refused
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRESS_S = 5.0
-GRACE_S = 40.0  # longer than the drain that each child allows itself
+KILL_AFTER_S = 10.0  # on top of the drain that each child allows itself
 REPEAT_S = 0.5  # timeout(1) and process groups deliver one wish to stop twice
 STREAMED = "[DYNAMIC GRAPH]"
 
@@ -35,18 +37,22 @@ class _StopAsked(Exception):
 class Supervisor:
     """Runs stages in order. `verbose` shows every line of the children, otherwise only those marked [DYNAMIC GRAPH]."""
 
-    def __init__(self, report: Report, *, verbose: bool) -> None:
+    def __init__(self, report: Report, *, verbose: bool, drain_s: float = 30.0) -> None:
+        self._grace_s = drain_s + KILL_AFTER_S
         self._report = report
         self._verbose = verbose
         self._children: list[Child] = []
         self._stop = asyncio.Event()
         self._stop_asked_s = 0.0
         self._killed_by: signal.Signals | None = None
+        self._refused = asyncio.Event()
+        self._refusal = ""
 
     async def run(self, stages: tuple[Stage, ...], announce: Callable[[], None]) -> int:
         """Starts the stages, calls `announce`, and returns the exit status once all children have ended.
 
-        0 after one of STOP_SIGNALS, 128 + signal after a second one. Raises ChildDied if a child ended by itself.
+        0 after one of STOP_SIGNALS, 128 + signal after a second one. Raises ChildDied if a child ended by itself, and
+        LaunchError with the sentence of a model that refuses to start.
         """
         loop = asyncio.get_running_loop()
         for stop_signal in STOP_SIGNALS:
@@ -75,28 +81,33 @@ class Supervisor:
         await self._unless_ended(ready)
 
     async def _unless_ended(self, work: Awaitable[object]) -> None:
-        """Awaits `work`. Raises _StopAsked or ChildDied when that comes first."""
+        """Awaits `work`. Raises _StopAsked, LaunchError or ChildDied when that comes first."""
         worker = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stop.wait())
+        refused = asyncio.ensure_future(self._refused.wait())
         try:
             await asyncio.wait(
-                {worker, stop, *(child.exited for child in self._children)}, return_when=asyncio.FIRST_COMPLETED
+                {worker, stop, refused, *(child.exited for child in self._children)},
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if self._stop.is_set():
                 raise _StopAsked
+            if self._refused.is_set():
+                raise LaunchError(self._refusal)
             for child in self._children:
                 if child.exited.done():
                     raise ChildDied(child.name, child.exited.result(), child.last_lines)
             worker.result()
         finally:
-            worker.cancel()
-            stop.cancel()
-            await asyncio.gather(worker, stop, return_exceptions=True)
+            waits = (worker, stop, refused)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _end_children(self) -> None:
         # the gateway before Triton: what it has accepted is still answered
         for child in reversed(self._children):
-            await child.stop(grace_s=GRACE_S)
+            await child.stop(grace_s=self._grace_s)
 
     def _on_signal(self, number: signal.Signals) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -112,9 +123,20 @@ class Supervisor:
 
     def _line_printer(self, name: str) -> Callable[[str], None]:
         def show(line: str) -> None:
+            self._take_status(line)
             if self._verbose:
                 self._report.line(f"{name} | {line}")
             elif STREAMED in line:
                 self._report.line(line[line.index(STREAMED) :])
 
         return show
+
+    def _take_status(self, line: str) -> None:
+        status = status_lines.read(line)
+        if isinstance(status, Loading):
+            self._report.loading(status)
+        elif isinstance(status, Notice):
+            self._report.step(status.message)
+        elif isinstance(status, Refused) and not self._refused.is_set():
+            self._refusal = status.message
+            self._refused.set()

@@ -9,6 +9,9 @@ Shape legend: T tokens, D hidden, H heads, G KV heads, d head dimension, V vocab
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,11 +24,11 @@ class Attention(nn.Module):
     def __init__(self, config: TextConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
-        kv_size = config.num_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=True)
+        size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, size, bias=True)
         self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=True)
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=True)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(size, config.hidden_size, bias=False)
 
     def forward(self, hidden_TD: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         shape = (*hidden_TD.shape[:-1], -1, self.head_dim)
@@ -64,10 +67,16 @@ class DecoderLayer(nn.Module):
         return hidden_TD + self.post_mlp_layernorm(widened)
 
 
+RunSpan = Callable[[int, int, Tensor, Rotation, Any], Tensor]
+"""`run_span` in another form; what it asks of `attend` is its own business."""
+
+
 class TextDecoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
+        self.prepared: RunSpan | None = None
+        """Replaces the layers where they were prepared for a device (models/cpu_decoder.py)."""
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -82,6 +91,12 @@ class TextDecoder(nn.Module):
 
     def run_span(self, first: int, last: int, hidden_TD: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         """Run layers [first, last). The result is the residual stream, not yet normed."""
+        if self.prepared is not None:
+            return self.prepared(first, last, hidden_TD, rotation, attend)
+        return self.run_layers(first, last, hidden_TD, rotation, attend)
+
+    def run_layers(self, first: int, last: int, hidden_TD: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+        """`run_span` through the plain layers."""
         for layer in self.layers[first:last]:
             hidden_TD = layer(hidden_TD, rotation, attend)
         return hidden_TD

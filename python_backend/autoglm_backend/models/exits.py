@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,6 +60,26 @@ def load_exit_heads(checkpoint_dir: Path, config: TextConfig) -> ExitHeads | Non
     heads = ExitHeads(config, fields["depths"], fields["adapter_size"])
     load_module(heads, [checkpoint_dir / "exits" / "exits.safetensors"], lambda name: name)
     return heads.requires_grad_(False)
+
+
+def load_draft_vocab(checkpoint_dir: Path, config: TextConfig) -> Tensor | None:
+    """Token ids int64 [K] that drafts may be ("ids" in `exits/draft_vocab.safetensors`), None for all of them.
+
+    An output head of the commonest tokens only makes drafts cheaper; what it leaves out is merely never guessed. Raises
+    CheckpointError.
+    """
+    path = checkpoint_dir / "exits" / "draft_vocab.safetensors"
+    if not path.exists():
+        return None
+    try:
+        ids_K = load_file(path).get("ids")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged or truncated safetensors file ({error})") from error
+    if ids_K is None or ids_K.dtype != torch.int64 or ids_K.ndim != 1 or len(ids_K) == 0:
+        raise CheckpointError(f"{path}: ids must be an int64 list of token ids")
+    if int(ids_K.min()) < 0 or int(ids_K.max()) >= config.vocab_size or len(ids_K.unique()) != len(ids_K):
+        raise CheckpointError(f"{path}: ids must be different and lie in 0..{config.vocab_size - 1}")
+    return ids_K
 
 
 def exit_tensors(heads: ExitHeads) -> dict[str, Tensor]:

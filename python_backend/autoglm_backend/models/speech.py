@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from autoglm_backend.models.config import CheckpointError, SpeechConfig, load_speech_config
 from autoglm_backend.models.layers import Rotation, inverse_frequencies, rotate_halves
-from autoglm_backend.models.weights import load_module
+from autoglm_backend.models.weights import Progress, load_module
 
 SPEECH_DIR = "speech"
 CONFIG_NAME = "speech_config.json"
@@ -103,8 +103,10 @@ class SpeechEncoder(nn.Module):
     def project(self, hidden_BSD: Tensor) -> Tensor:
         """Encoder frames to speech tokens [B, ceil(S / frames_per_token), out_hidden]; the last one is zero-padded."""
         group = self.config.frames_per_token
-        hidden_BSD = F.pad(hidden_BSD, (0, 0, 0, -hidden_BSD.shape[1] % group))
-        stacked = hidden_BSD.reshape(hidden_BSD.shape[0], -1, group * hidden_BSD.shape[-1])
+        # Padded by the most that may be missing, then cut: `-S % group` is a shape that ONNX export cannot follow.
+        num_tokens = (hidden_BSD.shape[1] + group - 1) // group
+        hidden_BSD = F.pad(hidden_BSD, (0, 0, 0, group - 1))[:, : num_tokens * group]
+        stacked = hidden_BSD.reshape(hidden_BSD.shape[0], num_tokens, group * hidden_BSD.shape[-1])
         return self.projector_out(F.gelu(self.projector_in(stacked)))
 
     def hear(self, tokens_BAD: Tensor) -> Tensor:
@@ -117,11 +119,18 @@ class SpeechEncoder(nn.Module):
 
     def forward(self, mel_BFC: Tensor) -> Tensor:
         """Speech tokens [B, A, out_hidden] for the decoder."""
+        return self.listen(mel_BFC)[0]
+
+    def listen(self, mel_BFC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Speech tokens [B, A, out_hidden], and the heard pieces [B, A] (see `hear`) that they are made of."""
         tokens_BAD = self.project(self.encode_frames(mel_BFC))
-        return self.piece_embedding(self.hear(tokens_BAD)) if self.config.num_pieces else tokens_BAD
+        if not self.config.num_pieces:
+            return tokens_BAD, None
+        pieces_BA = self.hear(tokens_BAD)
+        return self.piece_embedding(pieces_BA), pieces_BA
 
 
-def load_speech_encoder(checkpoint_dir: Path) -> SpeechEncoder | None:
+def load_speech_encoder(checkpoint_dir: Path, progress: Progress | None = None) -> SpeechEncoder | None:
     """The encoder of the checkpoint's `speech/` sidecar in float32 and evaluation mode; None without a sidecar.
 
     Raises CheckpointError naming the file and what is missing from it, surplus in it or wrongly shaped.
@@ -133,5 +142,5 @@ def load_speech_encoder(checkpoint_dir: Path) -> SpeechEncoder | None:
     weights = sidecar / WEIGHTS_NAME
     if not weights.is_file():
         raise CheckpointError(f"{weights}: no such file")
-    load_module(encoder, [weights], lambda name: name)
+    load_module(encoder, [weights], lambda name: name, progress)
     return encoder.eval().requires_grad_(False)

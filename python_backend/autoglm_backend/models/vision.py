@@ -130,15 +130,21 @@ class VisionEncoder(nn.Module):
         patches_PK: flattened pixels, K = channels * temporal * patch * patch, in merge order. grids: one per picture.
         """
         device, merge = patches_PK.device, self.config.spatial_merge_size
-        places = torch.cat([merge_order_places(rows, columns, merge) for rows, columns in grids]).to(device)
+        places_P2 = torch.cat([merge_order_places(rows, columns, merge) for rows, columns in grids]).to(device)
         sizes = torch.tensor([(r, c) for r, c in grids], device=device)
         counts = [rows * columns for rows, columns in grids]
         sizes_P2 = sizes.repeat_interleave(torch.tensor(counts, device=device), dim=0)
+        return self.encode_places(patches_PK, places_P2, sizes_P2, counts)
+
+    def encode_places(
+        self, patches_PK: Tensor, places_P2: Tensor, sizes_P2: Tensor, patches_per_picture: Sequence[int]
+    ) -> Tensor:
+        """`encode_patches` where row and column of every patch, and its picture's size in patches, are known."""
         hidden_PD = self.post_conv_layernorm(self.patch_embed(patches_PK))
-        hidden_PD = hidden_PD + self.embeddings(places[:, 0], places[:, 1], sizes_P2[:, 0], sizes_P2[:, 1])
-        rotation = self._rotation(places)
+        hidden_PD = hidden_PD + self.embeddings(places_P2[:, 0], places_P2[:, 1], sizes_P2[:, 0], sizes_P2[:, 1])
+        rotation = self._rotation(places_P2)
         for block in self.blocks:
-            hidden_PD = block(hidden_PD, rotation, counts)
+            hidden_PD = block(hidden_PD, rotation, patches_per_picture)
         return self.post_layernorm(hidden_PD)
 
     def merge(self, features_PD: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from autoglm_backend.preprocess.media_error import MediaError
+
 SAMPLE_RATE = 16_000
 N_FFT = 400
 """Window of the short-time Fourier transform: 25 ms."""
@@ -33,15 +35,6 @@ _FORMATS = {"WAV": "wav", "WAVEX": "wav", "RF64": "wav", "MP3": "mp3", "FLAC": "
 _UNKNOWN_WAV_BYTES = 0x7FFF_0000
 # libsndfile's count for a FLAC stream of open length; it fails at the end of such a stream (1.2.2).
 _UNKNOWN_FRAMES = 1 << 62
-
-
-class MediaError(ValueError):
-    """Media that a caller sent and that cannot be used. `code` is stable and for programs, `message` for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 def decode_audio(data: bytes, *, declared_format: str | None = None, max_audio_s: float = 30.0) -> Wave:

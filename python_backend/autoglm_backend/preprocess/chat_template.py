@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from autoglm_backend.models.config import CheckpointError, ModelConfig
 from autoglm_backend.preprocess.tokenizer import Tokenizer, load_tokenizer
-from autoglm_protocol.chat import ChatOptions, ImagePart, Message, Role, TextPart
+from autoglm_protocol.chat import ChatOptions, ImagePart, Message, Role, TextPart, ToolCall
 from autoglm_protocol.errors import InvalidRequestError
 
 AUDIO_TOKEN = "<|audio|>"
@@ -55,15 +55,16 @@ class ChatTemplate:
     """A checkpoint's template and tokenizer. Thread-safe."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, config: ModelConfig) -> None:
+        self.source = source
         self.tokenizer = tokenizer
         self._config = config
         self._audio_token_id = tokenizer.id_of(AUDIO_TOKEN)
         self._think_ids = (tokenizer.id_of("<think>"), tokenizer.id_of("</think>"))
         environment = _environment()
         self._template = environment.from_string(source)
-        self._has_thinking_switch = "enable_thinking" in jinja2.meta.find_undeclared_variables(
-            environment.parse(source)
-        )
+        variables = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        self._has_thinking_switch = "enable_thinking" in variables
+        self._takes_tools = "tools" in variables
         specials = tokenizer.special_contents
         self._special = (
             re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True)))) if specials else None
@@ -105,6 +106,12 @@ class ChatTemplate:
         return self._place_media(self.tokenizer.encode(text, ignored=mark), image_tokens, audio_tokens, context_tokens)
 
     def _render(self, messages: Sequence[Message], options: ChatOptions, mark: str, end_mark: str) -> str:
+        if "tools" in options.chat_template_kwargs and not self._takes_tools:
+            raise InvalidRequestError(
+                "this checkpoint's chat template has no place for functions; it takes the phone's actions only",
+                code="unsupported_parameter",
+                param="tools",
+            )
         rendered = [self._message(message, mark) for message in messages]
         if options.continue_final_message:
             _append_text(rendered[-1], end_mark)
@@ -142,7 +149,31 @@ class ChatTemplate:
             raise InvalidRequestError(
                 f"only user messages may hold images or audio, not {message.role.value}", param="messages"
             )
-        return {"role": message.role.value, "content": "".join(part["text"] for part in parts)}
+        text = "".join(part["text"] for part in parts)
+        role = message.role
+        calls = [self._call(call, mark) for call in message.tool_calls]
+        if not self._takes_tools:
+            text += "".join(json.dumps(call["function"], ensure_ascii=False) for call in calls)
+            # A template that knows no tools would leave their results out without a word.
+            return {"role": Role.USER.value if role is Role.TOOL else role.value, "content": text}
+        return {
+            "role": message.role.value,
+            "content": text,
+            **({"tool_calls": calls} if calls else {}),
+            **({} if message.tool_call_id is None else {"tool_call_id": message.tool_call_id}),
+        }
+
+    def _call(self, call: ToolCall, mark: str) -> dict[str, Any]:
+        try:
+            arguments: Any = json.loads(call.arguments)
+        except ValueError:
+            arguments = call.arguments
+        function = {"name": call.name, "arguments": arguments}
+        return {
+            "id": call.id,
+            "type": "function",
+            "function": _map_strings(function, lambda text: self._hide_specials(text, mark)),
+        }
 
     def _hide_specials(self, text: str, mark: str) -> str:
         """The text with a mark wherever it could be, begin or end a special token."""
@@ -174,7 +205,7 @@ class ChatTemplate:
     ) -> EncodedPrompt:
         config = self._config
         if config.video_token_id in ids:
-            raise InvalidRequestError("this server takes no video", param="messages")
+            raise InvalidRequestError("this server takes no video", code="unsupported_content", param="messages")
         counts = {config.image_token_id: image_tokens}
         if self._audio_token_id is not None:
             counts[self._audio_token_id] = audio_tokens
@@ -293,12 +324,14 @@ def _append_text(message: dict[str, Any], text: str) -> None:
         content.append({"type": "text", "text": text})
 
 
-def _map_strings(value: Any, change: Any) -> Any:
-    """A JSON value with every string, keys aside, replaced."""
+def _map_strings(value: Any, change: Any, *, is_outermost: bool = True) -> Any:
+    """A JSON value with every string replaced; the names of the outermost object stay."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, Mapping) and not is_outermost:
+        return {change(key): _map_strings(item, change, is_outermost=False) for key, item in value.items()}
     if isinstance(value, Mapping):
-        return {key: _map_strings(item, change) for key, item in value.items()}
+        return {key: _map_strings(item, change, is_outermost=False) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_map_strings(item, change) for item in value]
+        return [_map_strings(item, change, is_outermost=False) for item in value]
     return value

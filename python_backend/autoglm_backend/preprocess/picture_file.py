@@ -6,7 +6,7 @@ import io
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from autoglm_backend.preprocess.image import ImageError
+from autoglm_backend.preprocess.media_error import MediaError
 
 MAX_PIXELS = 64_000_000
 """More than any phone's screen or camera; below Pillow's own warning at 89 million."""
@@ -14,20 +14,24 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture (of an animation its first frame), upright. Raises ImageError."""
+    """The picture (of an animation its first frame), upright.
+
+    Raises MediaError: image_parse_error or image_too_large.
+    """
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise ImageError(f"the image has more than {max_pixels} pixels") from error
-        raise ImageError("the image is not a valid PNG, JPEG or WebP file") from error
+            raise MediaError("image_too_large", f"the image has more than {max_pixels} pixels") from error
+        raise MediaError("image_parse_error", "the image is not a valid PNG, JPEG or WebP file") from error
     if picture.width * picture.height > max_pixels:
-        raise ImageError(
-            f"the image has {picture.width}x{picture.height} pixels, at most {max_pixels} in all are supported"
+        raise MediaError(
+            "image_too_large",
+            f"the image has {picture.width}x{picture.height} pixels, at most {max_pixels} in all are supported",
         )
     try:
         picture.load()
         return ImageOps.exif_transpose(picture)
     # Pillow's decoders raise whatever their parser met in a damaged file
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, EOFError) as error:
-        raise ImageError(f"the image is truncated or damaged ({error})") from error
+        raise MediaError("image_parse_error", f"the image is truncated or damaged ({error})") from error

@@ -91,22 +91,42 @@ class TokenTable:
 
 def load_tokenizer(checkpoint_dir: Path) -> Tokenizer:
     """Read `tokenizer.json`. Raises CheckpointError."""
-    path = checkpoint_dir / "tokenizer.json"
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    path, raw = _read(checkpoint_dir)
     if not _is_byte_level(raw.get("decoder")):
         raise CheckpointError(f"{path}: only byte-level tokenizers are supported, the decoder is {raw.get('decoder')}")
-    added = [_added_token(token, path) for token in raw.get("added_tokens", [])]
+    added = _added_tokens(raw, path)
     # post_processor templates name added tokens, and nothing of it runs without add_special_tokens
     plain = {**raw, "added_tokens": [], "post_processor": None}
     try:
         return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(plain)), added)
     except Exception as error:  # the Rust library raises bare Exception
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_added_tokens(checkpoint_dir: Path) -> list[AddedToken]:
+    """The added tokens of `tokenizer.json`, whatever kind of tokenizer it is. Raises CheckpointError."""
+    path, raw = _read(checkpoint_dir)
+    return _added_tokens(raw, path)
+
+
+def _read(checkpoint_dir: Path) -> tuple[Path, dict[str, Any]]:
+    path = checkpoint_dir / "tokenizer.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: not a tokenizers file")
+    return path, raw
+
+
+def _added_tokens(raw: dict[str, Any], path: Path) -> list[AddedToken]:
+    try:
+        return [_added_token(token, path) for token in raw.get("added_tokens", [])]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a tokenizers file ({error})") from error
 
 
 def _added_token(raw: dict[str, Any], path: Path) -> AddedToken:

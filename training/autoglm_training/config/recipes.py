@@ -65,6 +65,34 @@ class StageConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a decoder stage minimises: alpha * cross entropy + beta * KL to a teacher + gamma * rounding error.
+
+    temperature: softens teacher and student. rounds_weights: run on int8 weights (straight-through).
+    layer_dropout: how often the last layer is left out in training; layers above it less, the first never (LayerSkip).
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    gamma: float = 0.0
+    temperature: float = 2.0
+    rounds_weights: bool = False
+    layer_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "gamma"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must not be negative")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}, must be above 0")
+        if not 0 <= self.layer_dropout < 1:
+            raise ValueError(f"layer_dropout is {self.layer_dropout}, must be from 0 to below 1")
+
+
+PLAIN = Objective()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CropStage(StageConfig):
     """Text crops: `batch_tokens` merged tokens a step, one crop size a step."""
 
@@ -96,6 +124,7 @@ class DecoderStage(StageConfig):
     depth_weights: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     grown: bool = False
     """Whether layers below the sampled depth are trained too (then full depth is learnt only by running it)."""
+    objective: Objective = PLAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +143,9 @@ class JointStage(DecoderStage):
 class Recipe:
     name: str
     seed: int
+    device: str
+    precision: str
+    """bf16, fp16 (with dynamic loss scaling) or fp32."""
     crops: CropStage
     screens: ScreenStage
     text: DecoderStage
@@ -123,6 +155,8 @@ class Recipe:
 TINY_CPU = Recipe(
     name="tiny-cpu",
     seed=20261121,
+    device="cpu",
+    precision="bf16",
     crops=CropStage(steps=1500, peak_lr=2e-3, final_lr=1e-4),
     screens=ScreenStage(steps=800, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
     text=DecoderStage(steps=1400, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
@@ -136,4 +170,26 @@ TINY_CPU = Recipe(
         grown=True,
     ),
 )
-RECIPES = {recipe.name: recipe for recipe in (TINY_CPU,)}
+# The same shapes and stages with larger batches, every exit trained in every step, and many times the data.
+TINY_GPU = Recipe(
+    name="tiny-gpu",
+    seed=20261121,
+    device="cuda",
+    precision="bf16",
+    crops=CropStage(steps=4000, peak_lr=2e-3, final_lr=1e-4, batch_tokens=9216),
+    screens=ScreenStage(steps=8000, peak_lr=1e-3, final_lr=2e-5, batch_screens=32),
+    text=DecoderStage(steps=4000, peak_lr=2e-3, final_lr=2e-4, text_tokens=16384),
+    joint=JointStage(
+        steps=20000,
+        peak_lr=1.2e-3,
+        final_lr=2e-5,
+        text_tokens=16384,
+        depth_weights=(0.0, 0.0, 0.0, 1.0),
+        grown=True,
+        screens=24,
+        fresh_screens=6,
+        pool_screens=6000,
+        objective=Objective(layer_dropout=0.1),
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in (TINY_CPU, TINY_GPU)}

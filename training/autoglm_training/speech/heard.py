@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def piece_encoder(run: Path, tokenizer: Tokenizer) -> tuple[SpeechEncoder, Tenso
     ids = [tokenizer.token_to_id(name) for name in names]
     if None in ids:
         raise ValueError(f"{run / 'tokens.pt'} was trained with another tokenizer: it lacks {names[ids.index(None)]!r}")
-    encoder = SpeechEncoder(replace(SPEECH, num_pieces=len(names)))
+    encoder = SpeechEncoder(replace(SPEECH, num_pieces=len(names), piece_token_ids=tuple(ids)))
     encoder.load_state_dict(saved["encoder"], strict=False)
     with torch.no_grad():
         encoder.piece_head.weight.copy_(saved["piece_head"]["weight"])
@@ -88,29 +88,26 @@ def build_heard(encoder: SpeechEncoder, piece_ids: Tensor, shards: Sequence[Path
 
 
 class HeardClips:
-    """Endless (Task, token ids) of a split, shuffled anew in every pass.
+    """What was heard of a split's clips, with the task that was said.
 
     The ids stand between <|begin_of_audio|> and <|end_of_audio|> in a row. Raises FileNotFoundError when the heard
     clips have not been written (`python -m autoglm_training.speech.export`).
     """
 
-    def __init__(self, split: Split, seed: int, directory: Path = Path("runs/speech")) -> None:
+    def __init__(self, split: Split, directory: Path = Path("runs/speech")) -> None:
         path = directory / f"heard-{split}.jsonl"
         with path.open(encoding="utf-8") as file:
             entries = [json.loads(line) for line in file]
         self._clips = [(Line.from_json(entry["line"]).task, entry["ids"]) for entry in entries]
-        self._rng = random.Random(seed)
 
     def __len__(self) -> int:
-        """Clips in one pass."""
         return len(self._clips)
 
-    def __iter__(self) -> Iterator[tuple[Task, list[int]]]:
-        while True:
-            self._rng.shuffle(self._clips)
-            for task, ids in self._clips:
-                assert task is not None  # only tasks are written
-                yield task, ids
+    def pick(self, rng: random.Random) -> tuple[Task, list[int]]:
+        """One clip: its task, and the ids that were heard."""
+        task, ids = rng.choice(self._clips)
+        assert task is not None  # only tasks are written
+        return task, ids
 
 
 def _waves(clips: Sequence[Clip], split: Split, rng: np.random.Generator) -> list[np.ndarray]:

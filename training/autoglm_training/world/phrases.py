@@ -7,12 +7,13 @@ import random
 import zlib
 from functools import cache
 
-from autoglm_training.world import phrases_en, phrases_zh
+from autoglm_training.world import phrases_en, phrases_more_en, phrases_more_zh, phrases_zh
 from autoglm_training.world.elements import Split
 from autoglm_training.world.language import Language
 
 TEST_SHARE = 0.15
 _CORES = {"en": phrases_en.CORES, "zh": phrases_zh.CORES}
+_MORE = {"en": phrases_more_en.MORE_CORES, "zh": phrases_more_zh.MORE_CORES}
 _FRAMES = {"en": phrases_en.FRAMES, "zh": phrases_zh.FRAMES}
 ICON_NAMES = {"en": phrases_en.ICON_NAMES, "zh": phrases_zh.ICON_NAMES}
 ORDINALS = {"en": phrases_en.ORDINALS, "zh": phrases_zh.ORDINALS}
@@ -38,7 +39,16 @@ def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
     common = _common(language)
     rare = sorted((core for core in cores if core not in common), key=lambda core: zlib.crc32(core.encode()))
     held = rare[: max(1, math.ceil(TEST_SHARE * len(cores)))]
-    return tuple(held) if split == "test" else tuple(core for core in cores if core not in held)
+    if split == "test":
+        return tuple(held)
+    more = _MORE[language].get(family, ())
+    return tuple(core for core in dict.fromkeys(cores + more) if core not in _held_sentences(language))
+
+
+@cache
+def _held_sentences(language: Language) -> frozenset[str]:
+    """Every wording of the test split, whichever family holds it."""
+    return frozenset(core for family in _CORES[language] for core in wordings(family, language, "test"))
 
 
 @cache

@@ -1,0 +1,79 @@
+"""Requests inside the engine: what is asked, what lives, and the account given at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoglm_backend.engine.grammar import CompiledGrammar, GrammarState, Place
+from autoglm_backend.engine.sequence import Emit, Prompt, Sequence
+from autoglm_protocol.events import FinishReason, Usage
+from autoglm_protocol.plan import ExecutionPlan, ExitMode
+from autoglm_protocol.sampling import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """A checked request, ready to run: what `DecoderService` (engine/service.py) makes of a DecodeRequest."""
+
+    tag: str
+    prompt: Prompt
+    sampling: SamplingParams
+    segments: tuple[tuple[int, int], ...]
+    max_tokens: int
+    stop_ids: frozenset[int]
+    plan: ExecutionPlan | None
+    priority: int
+    place: Place = Place.START
+    """Where the answer starts: in a thought, behind one, or before."""
+    grammar: CompiledGrammar | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that must not be generated."""
+
+    def grammar_state(self) -> GrammarState | None:
+        """A new one for each choice."""
+        return None if self.grammar is None else self.grammar.start(self.place, self.stop_ids)
+
+    @property
+    def exit_mode(self) -> ExitMode:
+        return ExitMode.FIXED if self.plan is None else self.plan.exit_mode
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveRequest:
+    """A request with its choices still to finish."""
+
+    request: EngineRequest
+    choices: list[Sequence]
+    emit: Emit
+    reasons: dict[int, FinishReason] = field(default_factory=dict[int, FinishReason])
+
+    def usage(self) -> Usage:
+        first = self.choices[0]
+        return Usage(
+            prompt_tokens=first.num_prompt,
+            completion_tokens=sum(s.num_generated for s in self.choices),
+            cached_tokens=first.num_cached,
+            reasoning_tokens=sum(s.reasoning_tokens for s in self.choices),
+        )
+
+    def dynamic_graph(self) -> dict[str, Any]:
+        """What of the graph ran: for the caller, as JSON."""
+        layers_run = Counter(layers for s in self.choices for layers in s.layers)
+        graph: dict[str, Any] = {
+            "layers_run": {str(depth): layers_run[depth] for depth in sorted(layers_run)},
+            "layer_steps": sum(s.layer_steps for s in self.choices),
+            "drafts_proposed": sum(s.num_drafted for s in self.choices),
+            "drafts_accepted": sum(s.num_accepted for s in self.choices),
+            "kv_bytes": sum(s.kv_bytes_peak for s in self.choices),
+        }
+        if self.request.exit_mode is ExitMode.CERTIFIED:
+            depth = self.choices[0].depth
+            graph["certified"] = {
+                # False: shadow checks had switched certified exits off, and the request ran lossless.
+                "active": all(s.certified for s in self.choices),
+                "exits": {d: n for d, n in graph["layers_run"].items() if d != str(depth)},
+                "deferred_tokens": sum(s.num_deferred for s in self.choices),
+            }
+        return graph

@@ -1,0 +1,1 @@
+"""What a checkpoint can do, measured on held-out requests and episodes."""

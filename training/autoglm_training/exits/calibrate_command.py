@@ -1,0 +1,88 @@
+"""`autoglm calibrate`: gates, router and certificate for a checkpoint's exits."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from autoglm_backend.models.config import CheckpointError
+from autoglm_training.exits.calibrate import Answered, Calibration, calibrate
+from autoglm_training.exits.decoding import Prompt
+from autoglm_training.exits.prompts import DataError, read_prompts, split_prompts
+from autoglm_training.exits.router import fit_router, save_router
+from autoglm_training.exits.traffic import prompts as prompts_of
+from autoglm_training.exits.traffic import traffic
+from autoglm_training.exits.train_exits_command import add_common_arguments
+from autoglm_training.loading import LoadedCheckpoint, load_checkpoint
+
+FITTING_SHARE = 0.35
+DEFAULTS = Calibration()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="autoglm calibrate", description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument(
+        "--data", type=Path, help="requests, one JSON object a line; default: the phone world's traffic"
+    )
+    parser.add_argument("--requests", type=int, default=1000, help="requests drawn from the phone world")
+    parser.add_argument("--delta", type=float, default=DEFAULTS.delta, help="bound on the share of changed answers")
+    parser.add_argument("--epsilon", type=float, default=DEFAULTS.epsilon, help="probability that it does not hold")
+    parser.add_argument("--no-margin", action="store_true", help="gates that do not look at the exit's logits")
+    parser.add_argument("--quantization", default="none", help="the scheme that will be served")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    try:
+        _calibrate(args)
+    except (CheckpointError, DataError, ValueError, OSError) as error:
+        print(f"autoglm calibrate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    loaded = load_checkpoint(args.checkpoint, device=args.device, dtype=getattr(torch, args.dtype))
+    fitting, certifying = (Answered.of(loaded, prompts, args.max_tokens) for prompts in _requests(args, loaded))
+    config = Calibration(
+        delta=args.delta,
+        epsilon=args.epsilon,
+        uses_margin=not args.no_margin,
+        max_tokens=args.max_tokens,
+        dtype=args.dtype,
+        quantization=args.quantization,
+        made={"data": "phone world" if args.data is None else args.data.name, "seed": args.seed},
+    )
+    # First, because the certificate names the bytes of every sidecar of the exits.
+    router = fit_router(loaded, fitting, certifying, config)
+    save_router(args.checkpoint, router)
+    print(f"router: depth {router.depth} for {router.share:.3f} of requests, {router.num_mismatches} differ")
+    certificate = calibrate(loaded, fitting, certifying, config)
+    opened = {depth: bound for depth, bound in certificate.thresholds.items() if bound <= 1}
+    print(
+        f"certificate: {certificate.num_mismatches} of {certificate.num_requests} requests differ, "
+        f"{certificate.mean_layers} layers a token, thresholds {opened or 'closed'}"
+    )
+
+
+def _requests(args: argparse.Namespace, loaded: LoadedCheckpoint) -> tuple[list[Prompt], list[Prompt]]:
+    """(for the gates, for the certificate): disjoint."""
+    if args.data is not None:
+        prompts = read_prompts(args.data, loaded, skip_bad=args.bad_lines == "skip", say=_warn)
+        fitting, certifying = split_prompts(prompts, (FITTING_SHARE, 1.0), random.Random(args.seed))
+        return fitting, certifying
+    count = round(FITTING_SHARE * args.requests)
+    fitting = prompts_of(traffic(loaded, "train", args.seed, count))
+    return fitting, prompts_of(traffic(loaded, "validation", args.seed + 1, args.requests - count))
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""The per-request router: may a whole request run at the first exit? Rules first, then a probe that may abstain.
+
+Rules are the checkpoint's measured classes (`auto` in exits.json) and anything the caller asked for. Where they say
+nothing, a logistic probe looks at the prompt's residual stream at the first exit, averaged over its tokens, which every
+mode computes anyway, and says "the first exit will do what full depth does" or abstains, which means lossless at full
+depth. Its threshold is fixed like the certificate's. Sidecar: `exits/router.safetensors` ("weight" [D], "bias" []) and
+`exits/router.json` {"depth", "threshold", "delta", "epsilon", "num_requests", "num_mismatches", "share"}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from autoglm_protocol.actions import same_action
+from autoglm_training.exits.calibrate import CLOSED, CONFIDENCES, Answered, Calibration
+from autoglm_training.exits.certify import Measured, fixed_sequence
+from autoglm_training.exits.decoding import Prompt, pooled_prompts
+from autoglm_training.exits.files import FOLDER
+from autoglm_training.exits.gates import fit_probe
+from autoglm_training.files import save_json, save_tensors
+from autoglm_training.generate import generate
+from autoglm_training.loading import LoadedCheckpoint
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """`share`: of calibration requests that it sent to `depth`; num_mismatches: those whose action then differed."""
+
+    depth: int
+    threshold: float
+    delta: float
+    epsilon: float
+    num_requests: int
+    num_mismatches: int
+    share: float
+    weight_D: Tensor
+    bias: Tensor
+
+    def confidence(self, pooled_ND: Tensor) -> Tensor:
+        """That the exit's action is full depth's, [N] in 0..1."""
+        return torch.sigmoid(pooled_ND.float() @ self.weight_D + self.bias)
+
+    def route(self, pooled_D: Tensor) -> int | None:
+        """The depth for a request, None to abstain."""
+        return self.depth if float(self.confidence(pooled_D[None])[0]) >= self.threshold else None
+
+
+def fit_router(loaded: LoadedCheckpoint, fitting: Answered, certifying: Answered, config: Calibration) -> Router:
+    """Probe and threshold from the certificate's own requests. Raises ValueError for a checkpoint without exits."""
+    if loaded.exits is None:
+        raise ValueError(f"{loaded.directory}: no exits")
+    depth = loaded.exits.depths[0]
+    seen_ND, same_N = _outcomes(loaded, fitting, depth, config.max_tokens)
+    weight_D, bias = fit_probe(seen_ND, same_N.float(), torch.Generator().manual_seed(1))
+    pooled_ND, agrees_N = _outcomes(loaded, certifying, depth, config.max_tokens)
+    confidence_N = torch.sigmoid(pooled_ND @ weight_D + bias)
+
+    def measure(threshold: float) -> Measured:
+        routed_N = confidence_N >= threshold
+        return Measured(num_mismatches=int((routed_N & ~agrees_N).sum()), mean_layers=0.0)
+
+    accepted = fixed_sequence(
+        (CLOSED, *CONFIDENCES),
+        measure,
+        num_requests=len(certifying.prompts),
+        delta=config.delta,
+        epsilon=config.epsilon,
+    )
+    threshold = CLOSED if accepted is None else accepted.candidate
+    return Router(
+        depth=depth,
+        threshold=threshold,
+        delta=config.delta,
+        epsilon=config.epsilon,
+        num_requests=len(certifying.prompts),
+        num_mismatches=0 if accepted is None else accepted.measured.num_mismatches,
+        share=float((confidence_N >= threshold).float().mean()),
+        weight_D=weight_D,
+        bias=bias,
+    )
+
+
+def _outcomes(loaded: LoadedCheckpoint, requests: Answered, depth: int, max_tokens: int) -> tuple[Tensor, Tensor]:
+    """(pooled states [N, D], whether the exit's action is full depth's [N])."""
+    shallow = _shallow(loaded, requests.prompts, depth, max_tokens)
+
+    def text(ids: Sequence[int]) -> str:
+        return loaded.tokenizer.decode([i for i in ids if i not in loaded.eos_ids], skip_special_tokens=False)
+
+    same = [same_action(text(trace.ids), text(ids)) for trace, ids in zip(requests.traces, shallow, strict=True)]
+    pooled_ND = pooled_prompts(loaded.decoder, requests.prompts, depth)
+    return pooled_ND, torch.tensor(same, device=pooled_ND.device)
+
+
+def _shallow(loaded: LoadedCheckpoint, prompts: Sequence[Prompt], depth: int, max_tokens: int) -> list[list[int]]:
+    answers: list[list[int]] = []
+    for start in range(0, len(prompts), BATCH):
+        batch = prompts[start : start + BATCH]
+        rows, media = [p.row for p in batch], [p.media for p in batch]
+        answers += generate(loaded.decoder, loaded.exits, rows, media, depth, loaded.eos_ids, max_tokens)
+    return answers
+
+
+def save_router(directory: Path, router: Router) -> None:
+    """Both files of the sidecar. Raises OSError."""
+    fields = {name: value for name, value in asdict(router).items() if name not in ("weight_D", "bias")}
+    save_tensors(
+        {"weight": router.weight_D.float().contiguous(), "bias": router.bias.float()},
+        directory / FOLDER / "router.safetensors",
+    )
+    save_json(fields, directory / FOLDER / "router.json")
+
+
+def load_router(directory: Path) -> Router | None:
+    """The checkpoint's router, None when it has none. Raises ValueError, KeyError or TypeError for a broken file."""
+    path = directory / FOLDER / "router.json"
+    if not path.exists():
+        return None
+    tensors = load_file(directory / FOLDER / "router.safetensors")
+    return Router(**json.loads(path.read_text(encoding="utf-8")), weight_D=tensors["weight"], bias=tensors["bias"])
