@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [--checkpoint DIR] [--precisions float32 bfloat16 bfloat16/int8 bfloat16/int4]
 
-The checkpoint's figures are measured, each in a process of its own; AutoGLM-Phone-9B's are computed from its shapes, with
-the settings that fit a 24 GB and a 16 GB card. Prints tables, then one JSON line.
+The checkpoint's figures are measured, each in a process of its own; AutoGLM-Phone-9B's are computed from its shapes,
+with the settings that fit a 24 GB and a 16 GB card. Prints tables, then one JSON line.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ GIB = 1 << 30
 class Measured:
     """One precision of the checkpoint, in MiB."""
 
-    weights: float
-    """What loading and preparing added to the process, KV cache left out."""
+    loading: float
+    """What loading and preparing added to the process, libraries and compiled kernels included, KV cache left out."""
     kv_cache: float
     peak: float
 
@@ -102,7 +102,7 @@ def measure(checkpoint: Path, dtype: str, quantization: str) -> Measured:
     done.wait()
     service.shutdown()
     kv_mib = kv_bytes / 2**20
-    return Measured(weights=loaded - before - kv_mib, kv_cache=kv_mib, peak=_status_mib("VmHWM"))
+    return Measured(loading=loaded - before - kv_mib, kv_cache=kv_mib, peak=_status_mib("VmHWM"))
 
 
 def kv_bytes_per_token(config: TextConfig, depth: int, element_bytes: int) -> int:
@@ -140,12 +140,12 @@ def _status_mib(field: str) -> float:
 def table_of_checkpoint(checkpoint: Path, precisions: list[str]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     print(f"{checkpoint.name}, measured (KV cache of 8,192 tokens), MiB")
-    print(f"{'precision':<16}{'weights':>10}{'KV cache':>10}{'peak':>10}")
+    print(f"{'precision':<16}{'loading':>10}{'KV cache':>10}{'peak':>10}")
     for precision in precisions:
         command = [sys.executable, __file__, "--checkpoint", str(checkpoint), "--measure", precision]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         row = json.loads(out.splitlines()[-1])
-        print(f"{precision:<16}{row['weights']:>10.0f}{row['kv_cache']:>10.0f}{row['peak']:>10.0f}")
+        print(f"{precision:<16}{row['loading']:>10.0f}{row['kv_cache']:>10.0f}{row['peak']:>10.0f}")
         rows.append({"precision": precision, **row})
     return rows
 
@@ -190,7 +190,7 @@ def main() -> int:
     if args.measure:
         dtype, _, quantization = args.measure.partition("/")
         found = measure(args.checkpoint, dtype, quantization or "none")
-        print(json.dumps({"weights": found.weights, "kv_cache": found.kv_cache, "peak": found.peak}))
+        print(json.dumps({"loading": found.loading, "kv_cache": found.kv_cache, "peak": found.peak}))
         return 0
     from autoglm_backend.models.config import load_model_config
     from autoglm_backend.models.exits import load_exit_heads

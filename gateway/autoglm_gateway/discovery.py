@@ -7,7 +7,7 @@ import logging
 import socket
 
 _log = logging.getLogger(__name__)
-_DNS = "dns:///"
+DNS = "dns:///"
 
 
 class Discovery:
@@ -21,11 +21,11 @@ class Discovery:
         """What is there now, each once. A name that cannot be resolved keeps its last addresses."""
         found: list[str] = []
         for target in self._targets:
-            found += await self._resolve(target) if target.startswith(_DNS) else (target,)
+            found += await self._resolve(target) if target.startswith(DNS) else (target,)
         return tuple(dict.fromkeys(found))
 
     async def _resolve(self, target: str) -> tuple[str, ...]:
-        host, _, port = target.removeprefix(_DNS).rpartition(":")
+        host, _, port = target.removeprefix(DNS).rpartition(":")
         try:
             entries = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         except OSError as error:

@@ -39,7 +39,8 @@ class Settings:
     )
     check_every_s: float = option(1.0, "time between two health checks of each Triton")
     triton_metrics: tuple[str, ...] = option(
-        ("http://127.0.0.1:8002/metrics",), "metrics pages of the same Triton servers; empty reads none"
+        ("http://127.0.0.1:8002/metrics",),
+        "metrics pages of these Tritons; dns:///name:port is that of every address; empty reads none",
     )
     scrape_every_s: float = option(1.0, "time between two looks at those pages")
     served_model_names: tuple[str, ...] = option(

@@ -14,6 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from autoglm_gateway.discovery import DNS, Discovery
+
 _log = logging.getLogger(__name__)
 _PREFIX = "autoglm_"
 _KV_USAGE = "autoglm_kv_usage_ratio"
@@ -21,10 +23,16 @@ _TIMEOUT_S = 2.0
 
 
 class TritonScraper(Collector):
-    """Give it to a registry to show every replica's `autoglm_*` metrics, told apart by the label `triton`."""
+    """Give it to a registry to show every replica's `autoglm_*` metrics, told apart by the label `triton`.
 
-    def __init__(self, urls: tuple[str, ...], *, every_s: float) -> None:
-        self._urls = urls
+    targets: pages, or `dns:///host:port` for the page of every address of a name. Those count for `kv_usage` only and
+    are not shown again: where replicas come and go, Prometheus reads them itself, and several gateways would add up.
+    """
+
+    def __init__(self, targets: tuple[str, ...], *, every_s: float) -> None:
+        self._urls = tuple(target for target in targets if not target.startswith(DNS))
+        self._names = Discovery(tuple(target for target in targets if target.startswith(DNS)))
+        self._is_on = bool(targets)
         self._every_s = every_s
         self._pages: Mapping[str, list[Metric]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -43,8 +51,8 @@ class TritonScraper(Collector):
 
     def collect(self) -> Iterator[Metric]:
         merged: dict[str, Metric] = {}
-        for url, metrics in self._pages.items():
-            for metric in metrics:
+        for url in self._urls:
+            for metric in self._pages.get(url, ()):
                 family = merged.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 for sample in metric.samples:
                     family.add_sample(
@@ -56,7 +64,7 @@ class TritonScraper(Collector):
         return ()  # asked for at registration, when nothing was read yet
 
     def start(self) -> None:
-        if self._urls:
+        if self._is_on:
             self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
@@ -67,8 +75,10 @@ class TritonScraper(Collector):
     async def _run(self) -> None:
         async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
             while True:
-                pages = await asyncio.gather(*(self._read(client, url) for url in self._urls))
-                self._pages = {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
+                named = [f"http://{address}/metrics" for address in await self._names.addresses()]
+                urls = (*self._urls, *named)
+                pages = await asyncio.gather(*(self._read(client, url) for url in urls))
+                self._pages = {url: page for url, page in zip(urls, pages, strict=True) if page is not None}
                 await asyncio.sleep(self._every_s)
 
     async def _read(self, client: httpx.AsyncClient, url: str) -> list[Metric] | None:

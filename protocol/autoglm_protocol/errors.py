@@ -5,6 +5,8 @@
         PayloadTooLargeError                                                           413  INVALID_ARGUMENT
       NotFoundError          unknown model or route                                    404  NOT_FOUND
       AuthenticationError    missing or wrong key                                      401  UNAUTHENTICATED
+      ForbiddenError         not from this caller, key or not                          403  PERMISSION_DENIED
+      ConflictError          something runs already that may run once only             409  ABORTED
       OverloadedError        queue or quota full; carries retry_after_s                429  RESOURCE_EXHAUSTED
       UnavailableError       no ready backend, or draining                             503  UNAVAILABLE
       DeadlineError          the caller's deadline passed                              408  DEADLINE_EXCEEDED
@@ -50,6 +52,14 @@ class AuthenticationError(AutoglmError):
     http_status, grpc_code, type, default_code = 401, "UNAUTHENTICATED", "authentication_error", "invalid_api_key"
 
 
+class ForbiddenError(AutoglmError):
+    http_status, grpc_code, type, default_code = 403, "PERMISSION_DENIED", "permission_error", "forbidden"
+
+
+class ConflictError(AutoglmError):
+    http_status, grpc_code, type, default_code = 409, "ABORTED", "conflict_error", "conflict"
+
+
 class OverloadedError(AutoglmError):
     http_status, grpc_code, type, default_code = 429, "RESOURCE_EXHAUSTED", "rate_limit_error", "server_is_overloaded"
 
@@ -82,6 +92,8 @@ ERROR_CLASSES: tuple[type[AutoglmError], ...] = (
     PayloadTooLargeError,
     NotFoundError,
     AuthenticationError,
+    ForbiddenError,
+    ConflictError,
     OverloadedError,
     UnavailableError,
     DeadlineError,

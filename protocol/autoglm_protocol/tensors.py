@@ -166,6 +166,15 @@ TEXT_DECODER = ModelContract(
             meaning="Present: drop the request of that tag; every other input is ignored, the answer is empty",
         ),
         TensorSpec(
+            name="profile",
+            dtype="BYTES",
+            dims=(1,),
+            optional=True,
+            meaning='JSON {"seconds": ..., "steps": ...}, present: profile the engine until one of them is over; every '
+            'other input is ignored, the answer is one event {"type": "profile", "trace": ...}, base64 of a gzipped '
+            "Chrome trace",
+        ),
+        TensorSpec(
             name="prompt_ids",
             dtype="INT32",
             dims=(-1,),

@@ -36,7 +36,9 @@ from autoglm_protocol.events import (
     Usage,
 )
 from autoglm_protocol.plan import ExecutionPlan
+from autoglm_protocol.profile import ProfileBounds
 from autoglm_protocol.sampling import SamplingParams
+from autoglm_protocol.steps import Steps
 from autoglm_protocol.tensors import Array, Tensors, as_bytes, bytes_tensor, json_tensor, read_json
 
 
@@ -137,6 +139,29 @@ def cancel_to_tensors(tag: str) -> Tensors:
     return {"tag": bytes_tensor([tag.encode()]), "cancel": bytes_tensor([b"1"])}
 
 
+def profile_to_tensors(bounds: ProfileBounds) -> Tensors:
+    return {"tag": bytes_tensor([b"profile"]), "profile": json_tensor(bounds.to_json())}
+
+
+def profile_from_tensors(tensors: Mapping[str, Array]) -> ProfileBounds:
+    """Raises InvalidRequestError naming the field."""
+    return ProfileBounds.from_json(_object(tensors, "profile"))
+
+
+def trace_to_tensors(trace: bytes) -> Tensors:
+    """A profile's answer: a gzipped Chrome trace."""
+    return _message_tensors({"type": "profile", "trace": base64.b64encode(trace).decode()})
+
+
+def trace_from_tensors(tensors: Mapping[str, Array]) -> bytes:
+    return base64.b64decode(read_json(tensors, "event", None)["trace"])
+
+
+def steps_to_tensors(steps: Steps) -> Tensors:
+    """The message before the terminal one, for a request with the parameter `return_steps`."""
+    return _message_tensors({"type": "steps", "steps": steps.to_json()})
+
+
 def decode_from_tensors(tensors: Mapping[str, Array]) -> DecodeRequest:
     """Raises InvalidRequestError naming the tensor."""
     if "prompt_ids" not in tensors:
@@ -189,6 +214,10 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
         body = {"type": "cancelled", "usage": event.usage.to_json(), "dynamic_graph": dict(event.dynamic_graph)}
     else:
         raise TypeError("a Failed event travels as a Triton error")
+    return _message_tensors(body, text, token_ids)
+
+
+def _message_tensors(body: dict[str, Any], text: str = "", token_ids: tuple[int, ...] = ()) -> Tensors:
     return {
         "text": bytes_tensor([text.encode()]),
         "token_ids": np.array(token_ids, dtype=np.int32),
@@ -196,8 +225,17 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
     }
 
 
-def event_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent:
+def message_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent | Steps:
+    """What `event_to_tensors` or `steps_to_tensors` wrote."""
     body = read_json(tensors, "event", None)
+    return Steps.from_json(body["steps"]) if body["type"] == "steps" else _event(tensors, body)
+
+
+def event_from_tensors(tensors: Mapping[str, Array]) -> StreamEvent:
+    return _event(tensors, read_json(tensors, "event", None))
+
+
+def _event(tensors: Mapping[str, Array], body: dict[str, Any]) -> StreamEvent:
     kind = body["type"]
     if kind == "delta":
         raw_logprobs = body.get("logprobs")

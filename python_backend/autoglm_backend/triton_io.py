@@ -60,6 +60,12 @@ def read_inputs(request: Request, contract: ModelContract, *, copy: bool = False
     return tensors
 
 
+def wants_steps(request: Request) -> bool:
+    """Whether the request has the parameter `return_steps`."""
+    parameters = json.loads(request.parameters() or "{}")
+    return bool(parameters.get("return_steps"))
+
+
 def to_response(tensors: Mapping[str, NDArray[Any]]) -> Response:
     return pb_utils.InferenceResponse(output_tensors=_pack(tensors))
 

@@ -101,6 +101,14 @@ def test_tritons_own_metrics_stand_on_the_gateways_page(triton_gateway: Gateway,
     assert triton_gateway.metric(f'autoglm_kv_usage_ratio{{triton="{triton.metrics[7:].split("/")[0]}"}}') == 0.25
 
 
+def test_metrics_of_a_names_addresses_count_and_are_not_shown_again(triton: Triton):
+    address = triton.metrics.removeprefix("http://").split("/")[0]
+    with running_gateway("--triton-grpc", triton.grpc, "--triton-metrics", f"dns:///{address}") as gateway:
+        gateway.wait_for_metric("vllm:kv_cache_usage_perc", 0.25, timeout_s=5)
+
+        assert "autoglm_kv_usage_ratio" not in httpx.get(f"http://{gateway.http}/metrics").text
+
+
 def test_a_triton_that_dies_and_comes_back_needs_no_restart_of_the_gateway(tmp_path: Path):
     """Check 39."""
     ports = {"grpc_port": free_port(), "metrics_port": free_port()}

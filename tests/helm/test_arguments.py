@@ -38,7 +38,8 @@ def test_the_gateway_takes_its_arguments(name: str, tmp_path):
     settings = parse_settings(arguments, {})
 
     assert gateway["command"] == ["python", "-m", "autoglm_gateway"]
-    assert (settings.host, settings.fake, settings.triton_metrics) == ("0.0.0.0", False, ())
+    assert (settings.host, settings.fake) == ("0.0.0.0", False)
+    assert [target.endswith(".svc:8002") for target in settings.triton_metrics] == [True]
     ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
     assert ports == {"http": settings.port, "grpc": settings.grpc_port}
 

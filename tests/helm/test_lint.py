@@ -9,7 +9,6 @@ import helm_python
 import pytest
 import yaml
 from tests.helm.chart import FOLDER, NAMESPACE, RELEASE, ROOT, render
-from tests.helm.conftest import missing
 from tests.helm.variants import VARIANTS
 
 _INFO = 1
@@ -37,7 +36,7 @@ def _programs() -> dict[str, Path]:
 def test_the_helm_programs_render_what_the_library_renders(name: str, tmp_path: Path):
     programs = _programs()
     if not programs:
-        missing("no helm on PATH or in .cache/cluster/bin (tests/cluster/build_programs.sh builds both versions)")
+        pytest.skip("no helm on PATH or in .cache/cluster/bin (tests/cluster/build_programs.sh builds both versions)")
     values = tmp_path / "values.yaml"
     values.write_text(json.dumps(VARIANTS[name]))
     command = ("template", RELEASE, FOLDER, "-n", NAMESPACE, "-f", values, "--kube-version", KUBERNETES)

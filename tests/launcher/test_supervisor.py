@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,36 @@ async def test_verbose_shows_every_line_with_its_child(tmp_path: Path):
     await Supervisor(Report(out=output), verbose=True).run((stage,), lambda: None)
 
     assert "triton | quiet" in output.getvalue().splitlines()
+
+
+async def test_a_child_with_work_is_told_to_stop_only_when_it_is_idle(tmp_path: Path):
+    output = _Output()
+    asked: list[bool] = []
+
+    async def is_idle() -> bool:
+        asked.append("triton ends" in output.streamed)
+        return len(asked) == 3
+
+    stage = replace(_stage(tmp_path, output, "triton", _SAYS_WHEN_IT_ENDS), is_idle=is_idle)
+    status = await Supervisor(Report(out=output), verbose=False).run(
+        (stage,), lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+
+    assert status == 0
+    assert asked == [False, False, False]
+    assert output.streamed[-1] == "triton ends"
+
+
+async def test_a_child_that_is_never_idle_is_stopped_after_the_drain(tmp_path: Path):
+    output = _Output()
+
+    async def is_idle() -> bool:
+        return False
+
+    stage = replace(_stage(tmp_path, output, "triton", _SAYS_WHEN_IT_ENDS), is_idle=is_idle)
+    status = await Supervisor(Report(out=output), verbose=False, drain_s=0.2).run(
+        (stage,), lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+
+    assert status == 0
+    assert output.streamed[-1] == "triton ends"

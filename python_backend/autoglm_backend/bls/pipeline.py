@@ -24,6 +24,7 @@ from autoglm_backend.bls.option_check import check_request
 from autoglm_backend.bls.planner import CheckpointFacts, Deployment, RequestFacts, plan
 from autoglm_backend.bls.side_tasks import SideTasks
 from autoglm_backend.bls.stages import Stages
+from autoglm_backend.bls.step_clock import StepClock, timed
 from autoglm_backend.preprocess.chat_template import ChatTemplate, EncodedPrompt
 from autoglm_backend.preprocess.tokenizer import TokenTable
 from autoglm_protocol.chat import AudioPart, ChatRequest, ImagePart, TaskKind
@@ -51,6 +52,8 @@ class RequestHandle:
     """The decoder's name of the request."""
     is_cancelled: threading.Event = field(default_factory=threading.Event)
     is_over: threading.Event = field(default_factory=threading.Event)
+    clock: StepClock | None = None
+    """Takes the times of the steps; None where nobody asked for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,18 +129,20 @@ class Pipeline:
         for line in execution.log_lines(has_images=bool(request.images), has_audio=bool(request.audios)):
             self._observer.log(line)
 
-        images, audios = self._read_media(request)
-        prompt = self._template.encode(
-            request.messages,
-            request.options,
-            image_tokens=[item.num_tokens for item in images],
-            audio_tokens=[item.num_tokens for item in audios],
-            context_tokens=self._context_tokens,
-        )
+        with timed(handle.clock, "preprocess") as notes:
+            images, audios = self._read_media(request)
+            prompt = self._template.encode(
+                request.messages,
+                request.options,
+                image_tokens=[item.num_tokens for item in images],
+                audio_tokens=[item.num_tokens for item in audios],
+                context_tokens=self._context_tokens,
+            )
+            notes.attributes["prompt_tokens"] = len(prompt.ids)
         if handle.is_cancelled.is_set():
             yield Cancelled()
             return
-        media = self._encode(execution, images, audios)
+        media = self._encode(execution, images, audios, handle.clock)
         self._observer.exited_at(execution.depth)
         graph = execution.report(encoders_run=media.encoders_run, embedding_cache_hits=media.num_cached)
         usage = Usage(
@@ -150,7 +155,14 @@ class Pipeline:
             return
         yield Started(usage=usage, dynamic_graph=graph)
         decode = _decode_request(request, handle, execution, prompt, media, (*images, *audios))
-        yield from self._decode(request, decode, prompt, usage, graph)
+        with timed(handle.clock, "text_decoder") as notes:
+            notes.attributes |= {"depth": execution.depth, "exit_mode": execution.exit_mode.value}
+            for event in self._decode(request, decode, prompt, usage, graph):
+                if isinstance(event, TokenDelta):
+                    notes.saw_token()
+                elif isinstance(event, Finished | Cancelled):
+                    notes.attributes["completion_tokens"] = event.usage.completion_tokens
+                yield event
 
     def _read_media(self, request: ChatRequest) -> tuple[list[PreparedMedia], list[PreparedMedia]]:
         images: list[PreparedMedia] = []
@@ -164,17 +176,23 @@ class Pipeline:
                     audios.append(self._reader.read_audio(part, where))
         return images, audios
 
-    def _encode(self, execution: ExecutionPlan, images: list[PreparedMedia], audios: list[PreparedMedia]) -> _Media:
+    def _encode(
+        self,
+        execution: ExecutionPlan,
+        images: list[PreparedMedia],
+        audios: list[PreparedMedia],
+        clock: StepClock | None,
+    ) -> _Media:
         """Run the plan's encoders at the same time: speech in another thread, vision in this one."""
         speech: Future[_Encoded] | None = None
         if execution.run_speech:
-            speech = self._executor.submit(self._encode_items, SPEECH, audios, self._reader.encode_silence)
+            speech = self._executor.submit(self._encode_items, SPEECH, audios, self._reader.encode_silence, clock)
         else:
             self._observer.encoder_skipped(SPEECH)
         seen: _Encoded = []
         try:
             if execution.run_vision:
-                seen = self._encode_items(VISION, images, self._reader.encode_blank)
+                seen = self._encode_items(VISION, images, self._reader.encode_blank, clock)
             else:
                 self._observer.encoder_skipped(VISION)
         finally:
@@ -190,19 +208,25 @@ class Pipeline:
         )
 
     def _encode_items(
-        self, encoder: str, items: list[PreparedMedia], encode_nothing: Callable[[Stages], None]
+        self,
+        encoder: str,
+        items: list[PreparedMedia],
+        encode_nothing: Callable[[Stages], None],
+        clock: StepClock | None,
     ) -> _Encoded:
-        if not items:
-            encode_nothing(self._stages)
-            self._observer.encoder_ran(encoder)
         results: _Encoded = []
-        for item in items:
-            media, is_hit = self._reader.embed(item, self._stages)
-            if is_hit:
-                self._observer.cache_hit()
-            else:
+        with timed(clock, f"{encoder}_encoder") as notes:
+            if not items:
+                encode_nothing(self._stages)
                 self._observer.encoder_ran(encoder)
-            results.append((media, is_hit))
+            for item in items:
+                media, is_hit = self._reader.embed(item, self._stages)
+                if is_hit:
+                    self._observer.cache_hit()
+                else:
+                    self._observer.encoder_ran(encoder)
+                results.append((media, is_hit))
+            notes.attributes |= {"items": len(items), "from_cache": sum(is_hit for _, is_hit in results)}
         return results
 
     def _decode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoglm_backend.doorways import start
 from autoglm_backend.doorways.cancel_watcher import CancelWatcher, Watch
 from autoglm_backend.doorways.decoder_metrics import DecoderMetrics
 from autoglm_backend.doorways.event_writer import EventWriter, is_terminal
+from autoglm_backend.engine.profiling import Trace
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.rotary_check import check_rotary
@@ -23,7 +25,13 @@ from autoglm_protocol.events import Failed, StreamEvent
 from autoglm_protocol.plan import ExitMode
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.tensors import TEXT_DECODER, as_bytes
-from autoglm_protocol.wire import DecodeRequest, decode_from_tensors, event_to_tensors
+from autoglm_protocol.wire import (
+    DecodeRequest,
+    decode_from_tensors,
+    event_to_tensors,
+    profile_from_tensors,
+    trace_to_tensors,
+)
 
 # Only raw clients of this model are seen here; `autoglm_phone` sends word of its own clients.
 _WATCH_PERIOD_S = 0.3
@@ -63,11 +71,14 @@ class DecoderDoorway:
         self._metrics.stop()
 
     def _accept(self, request: Any, sender: triton_io.Sender) -> bool:
-        """Whether the request streams from now on; then its stream closes the sender."""
+        """Whether the request is answered from now on by others, who close the sender."""
         tensors = triton_io.read_inputs(request, TEXT_DECODER, copy=True)
         if "cancel" in tensors:
             self._service.abort(as_bytes(tensors["tag"][0]).decode(errors="replace"))
             return False
+        if "profile" in tensors:
+            self._service.profile(profile_from_tensors(tensors), partial(_send_trace, sender))
+            return True
         decode = decode_from_tensors(tensors)
         with self._tags_lock:
             if decode.tag in self._tags:
@@ -131,6 +142,16 @@ class _Stream:
             self._watch.end()
         self._doorway.forget(self._tag)
         self._sender.close()
+
+
+def _send_trace(sender: triton_io.Sender, outcome: Trace | AutoglmError) -> None:
+    try:
+        if isinstance(outcome, AutoglmError):
+            sender.fail(outcome)
+        else:
+            sender.send(trace_to_tensors(outcome))
+    finally:
+        sender.close()
 
 
 def open_decoder(args: Mapping[str, str]) -> DecoderDoorway:

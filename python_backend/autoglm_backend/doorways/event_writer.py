@@ -14,7 +14,7 @@ from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, To
 
 Send = Callable[[StreamEvent], None]
 
-MAX_MESSAGES_PER_S = 1500.0
+MAX_MESSAGES_PER_S = 500.0
 """Over all streams. Each costs the BLS model and Triton about 0.4 ms of a core; beyond this, they become longer."""
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,10 @@ from autoglm_backend.bls.embedding_cache import EmbeddingCache
 from autoglm_backend.bls.media import MediaReader
 from autoglm_backend.bls.pipeline import Pipeline, RequestHandle
 from autoglm_backend.bls.planner import CheckpointFacts, Deployment, load_checkpoint_facts
+from autoglm_backend.bls.step_clock import StepClock
 from autoglm_backend.doorways import start
 from autoglm_backend.doorways.cancel_watcher import CancelWatcher
+from autoglm_backend.doorways.event_writer import is_terminal
 from autoglm_backend.doorways.triton_stages import TritonStages
 from autoglm_backend.models.config import load_model_config, load_speech_config
 from autoglm_backend.preprocess.chat_template import load_chat_template
@@ -25,7 +27,7 @@ from autoglm_protocol.errors import OverloadedError
 from autoglm_protocol.events import Failed, StreamEvent
 from autoglm_protocol.plan import SPEECH, VISION
 from autoglm_protocol.tensors import AUTOGLM_PHONE
-from autoglm_protocol.wire import chat_from_tensors, event_to_tensors
+from autoglm_protocol.wire import chat_from_tensors, event_to_tensors, steps_to_tensors
 
 MAX_STREAMS = 256
 EMBEDDING_CACHE_BYTES = 256 << 20
@@ -53,6 +55,7 @@ class PhoneDoorway:
         for request in requests:
             sender = triton_io.Sender(request)
             if self._free.acquire(blocking=False):
+                self._observer.stream_began()
                 self._threads.submit(self._serve, request, sender)
             else:
                 sender.fail(
@@ -66,7 +69,7 @@ class PhoneDoorway:
         self._observer.close()
 
     def _serve(self, request: Any, sender: triton_io.Sender) -> None:
-        handle = RequestHandle()
+        handle = RequestHandle(clock=StepClock() if triton_io.wants_steps(request) else None)
 
         def read() -> ChatRequest:
             tensors = triton_io.read_inputs(request, AUTOGLM_PHONE)
@@ -83,6 +86,7 @@ class PhoneDoorway:
             watch.end()
             self._free.release()
             sender.close()
+            self._observer.stream_ended()
 
     def _relay(self, events: Iterator[StreamEvent], handle: RequestHandle, sender: triton_io.Sender) -> None:
         is_reachable = True
@@ -90,6 +94,8 @@ class PhoneDoorway:
             if not is_reachable:
                 continue
             try:
+                if handle.clock is not None and is_terminal(event):
+                    sender.send(steps_to_tensors(handle.clock.finish()))
                 if isinstance(event, Failed):
                     sender.fail(event.error)
                 else:
@@ -112,12 +118,20 @@ class _TritonObserver:
         self._exits = counter("autoglm_exit_layer_total", "Requests by the decoder layer they leave at", "depth")
         self._hits = counter("autoglm_embedding_cache_hits_total", "Items whose embeddings were there already")
         self._outcomes = counter("autoglm_requests_total", "Requests that are over", "outcome")
+        self._streams = triton_io.Gauge("autoglm_streams", "Requests being answered")  # see launcher/readiness.py
+        self._num_streams = 0
         self._lock = threading.Lock()
         self._runs.declare(VISION, SPEECH)
         self._skips.declare(VISION, SPEECH)
         self._exits.declare(*(str(depth) for depth in (*checkpoint.exits, checkpoint.num_layers)))
         self._hits.declare("")
         self._outcomes.declare(*OUTCOMES)
+
+    def stream_began(self) -> None:
+        self._count_streams(1)
+
+    def stream_ended(self) -> None:
+        self._count_streams(-1)
 
     def log(self, line: str) -> None:
         triton_io.show(line)
@@ -141,8 +155,13 @@ class _TritonObserver:
         self._add(self._outcomes, outcome)
 
     def close(self) -> None:
-        for counter in (self._runs, self._skips, self._exits, self._hits, self._outcomes):
-            counter.close()
+        for metric in (self._runs, self._skips, self._exits, self._hits, self._outcomes, self._streams):
+            metric.close()
+
+    def _count_streams(self, step: int) -> None:
+        with self._lock:
+            self._num_streams += step
+            self._streams.set(self._num_streams)
 
     def _add(self, counter: triton_io.Counter, value: str) -> None:
         with self._lock:

@@ -20,6 +20,7 @@ from autoglm_backend.engine.block_manager import BlockManager
 from autoglm_backend.engine.grammar import Place
 from autoglm_backend.engine.judging import Verdict, choose_drafts, judge
 from autoglm_backend.engine.model_runner import ChooseDrafts, StepResult
+from autoglm_backend.engine.profiling import StepProfiler, Tell, mark
 from autoglm_backend.engine.requests import EngineRequest, LiveRequest
 from autoglm_backend.engine.scheduler import Row, Scheduler
 from autoglm_backend.engine.sequence import Emit, Sequence, Status
@@ -29,6 +30,7 @@ from autoglm_backend.engine.stats import Counters, EngineStats
 from autoglm_protocol.errors import InternalError, OverloadedError, UnavailableError
 from autoglm_protocol.events import Cancelled, ChoiceFinished, Failed, Finished, StreamEvent, TokenDelta
 from autoglm_protocol.plan import ExitMode
+from autoglm_protocol.profile import ProfileBounds
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Engine:
         max_waiting: int,
         think_ids: tuple[int, int] | None = None,
         shadows: ShadowChecks | None = None,
+        profiler: StepProfiler | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # think_ids: the ids of <think> and </think>; None for a tokenizer without them (no reasoning budget then).
@@ -61,6 +64,7 @@ class Engine:
         self._max_waiting = max_waiting
         self._think_ids = think_ids
         self._shadows = shadows
+        self._profiler = profiler or StepProfiler()
         self._clock = clock
         self._live: dict[str, LiveRequest] = {}
         self._inbox: list[tuple[EngineRequest, Emit]] = []
@@ -89,6 +93,14 @@ class Engine:
         """Drop a request from any thread, wherever it is; its stream ends in Cancelled. Unknown tags are ignored."""
         with self._wake:
             self._aborts.add(tag)
+            self._wake.notify()
+
+    def profile(self, bounds: ProfileBounds, tell: Tell) -> None:
+        """Profile the coming steps, from any thread. Raises ConflictError, and UnavailableError when stopping."""
+        with self._wake:
+            if self._stopping:
+                raise UnavailableError(self._stop_message)
+            self._profiler.ask(bounds, tell)
             self._wake.notify()
 
     def stats(self) -> EngineStats:
@@ -134,7 +146,7 @@ class Engine:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._inbox or self._aborts or self._scheduler.has_work)
+                self._wake.wait_for(self._has_something_to_do, timeout=self._profiler.remaining_s)
                 if self._stopping:
                     break
                 arrivals, self._inbox = self._inbox, []
@@ -144,12 +156,20 @@ class Engine:
             for tag in aborts:
                 if live := self._live.get(tag):
                     self._end(tag, Cancelled(usage=live.usage(), dynamic_graph=live.dynamic_graph()))
-            if self._scheduler.has_work:
-                self._step()
+            has_work = self._scheduler.has_work
+            if has_work:
+                with mark("step"):
+                    self._step()
+            self._profiler.turn(int(has_work))
+        self._profiler.close()
         for tag in list(self._live):
             self._end(tag, Failed(error=UnavailableError(self._stop_message)))
         for _, emit in self._inbox:
             emit(Failed(error=UnavailableError(self._stop_message)))
+
+    def _has_something_to_do(self) -> bool:
+        is_woken = self._stopping or bool(self._inbox or self._aborts)
+        return is_woken or self._scheduler.has_work or self._profiler.is_asked
 
     def _admit(self, request: EngineRequest, emit: Emit, *, background: bool = False) -> None:
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)

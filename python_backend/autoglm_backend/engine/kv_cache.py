@@ -10,15 +10,17 @@ H heads, d head dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from autoglm_backend.engine.eager_attention import EagerTables, decode, eager_tables, prefill
 from autoglm_backend.engine.scheduler import Row
+from autoglm_backend.engine.sparse_prefill import sparse_prefill
+from autoglm_backend.models.attention_window import AttentionWindow
 from autoglm_backend.models.config import TextConfig
 
 if TYPE_CHECKING:
@@ -36,11 +38,14 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         *,
+        sparse_prefill: int | None = None,
         poison: float = 0.0,
     ) -> None:
+        # sparse_prefill: keys that a block of a prompt's tokens may read (engine/sparse_prefill.py); None is all.
         # poison: what unwritten slots hold. Tests make it huge, so that a read beyond kv_len cannot go unnoticed.
         shape = (num_blocks, block_tokens, config.num_kv_heads, config.head_dim)
         self.block_tokens = block_tokens
+        self.sparse_prefill = sparse_prefill
         self.keys = [torch.full(shape, poison, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.values = [torch.full(shape, poison, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.num_heads = config.num_heads
@@ -59,13 +64,24 @@ class LongRow:
     blocks_N: Tensor
     start: int
     num_keys: int
+    num_prompt: int
+    """Leading tokens that belong to the prompt."""
+
+    def split(self, first: int) -> tuple[LongRow, LongRow]:
+        """The first tokens, and the rest."""
+        middle = self.tokens.start + first
+        head = replace(self, tokens=slice(self.tokens.start, middle), num_keys=self.start + first)
+        return head, replace(self, tokens=slice(middle, self.tokens.stop), start=self.start + first, num_prompt=0)
 
 
 class RowSpan(NamedTuple):
-    """Tokens [start, start + num_tokens) of one row."""
+    """Tokens [start, start + num_tokens) of one row, counted over the blocks that it still owns."""
 
     start: int
     num_tokens: int
+    num_prompt: int = 0
+    """Leading tokens that belong to the prompt."""
+    window: AttentionWindow | None = None
 
     @property
     def stop(self) -> int:
@@ -82,9 +98,20 @@ class SegmentTables:
     row_T: np.ndarray
     """Which row a token belongs to."""
     position_T: np.ndarray
-    """Its place in its sequence."""
+    """Its place among the tokens whose blocks its row still owns."""
     slots_T: np.ndarray
     """Its place in the cache."""
+
+    @property
+    def has_window(self) -> bool:
+        return any(row.window is not None for row in self.rows)
+
+    def unseen_T(self) -> tuple[np.ndarray, np.ndarray]:
+        """(first_T, count_T), int64: of the places up to its own, a token sees all but [first, first + count)."""
+        tokens_B = np.array([row.stop if row.window is None else row.window.tokens for row in self.rows])
+        sinks_B = np.array([0 if row.window is None else row.window.sink_tokens for row in self.rows])
+        first_T = sinks_B[self.row_T]
+        return first_T, np.maximum(self.position_T + 1 - tokens_B[self.row_T] - first_T, 0)
 
     def long_rows(self, shortest: int, block_tokens: int, device: torch.device) -> list[LongRow]:
         """The rows of `shortest` tokens and more."""
@@ -94,26 +121,41 @@ class SegmentTables:
             if row.num_tokens >= shortest:
                 blocks = torch.from_numpy(blocks_N[: -(-row.stop // block_tokens)]).to(device)
                 tokens = slice(at, at + row.num_tokens)
-                found.append(LongRow(tokens=tokens, blocks_N=blocks, start=row.start, num_keys=row.stop))
+                found.append(
+                    LongRow(
+                        tokens=tokens,
+                        blocks_N=blocks,
+                        start=row.start,
+                        num_keys=row.stop,
+                        num_prompt=row.num_prompt,
+                    )
+                )
             at += row.num_tokens
         return found
 
 
 def segment_tables(rows: Seq[Row], segment: int, block_tokens: int) -> SegmentTables:
     """Tables of the rows (in token order) that run this segment."""
-    num_blocks = max(-(-row.stop // block_tokens) for row in rows)
-    blocks_BN = np.zeros((len(rows), num_blocks), dtype=np.int64)
-    for row, blocks_N in zip(rows, blocks_BN, strict=True):
+    spans: list[RowSpan] = []
+    owned: list[list[int]] = []
+    for row in rows:
+        sequence = row.sequence
         # The truth that guards every read: attention may look at [0, stop), so [0, start) must already be written.
-        assert row.sequence.kv_len[segment] >= row.start, "a read beyond the written keys and values"
-        owned = row.sequence.blocks[segment][: -(-row.stop // block_tokens)]
-        blocks_N[: len(owned)] = owned
-    counts = [row.count for row in rows]
-    row_T = np.repeat(np.arange(len(rows)), counts)
-    position_T = np.concatenate([np.arange(row.start, row.stop) for row in rows])
+        assert sequence.kv_len[segment] >= row.start, "a read beyond the written keys and values"
+        table = sequence.blocks[segment][: -(-row.stop // block_tokens)]
+        blocks = [block for block in table if block is not None]
+        # What was given back lies between sink and window of every token here: without it both are where they were.
+        start = row.start - (len(table) - len(blocks)) * block_tokens
+        num_prompt = min(max(sequence.num_prompt - row.start, 0), row.count)
+        spans.append(RowSpan(start, row.count, num_prompt, sequence.window))
+        owned.append(blocks)
+    blocks_BN = np.zeros((len(rows), max(-(-span.stop // block_tokens) for span in spans)), dtype=np.int64)
+    for blocks, blocks_N in zip(owned, blocks_BN, strict=True):
+        blocks_N[: len(blocks)] = blocks
+    row_T = np.repeat(np.arange(len(rows)), [row.count for row in rows])
+    position_T = np.concatenate([np.arange(span.start, span.stop) for span in spans])
     slots_T = blocks_BN[row_T, position_T // block_tokens] * block_tokens + position_T % block_tokens
-    spans = tuple(RowSpan(row.start, row.count) for row in rows)
-    return SegmentTables(rows=spans, blocks_BN=blocks_BN, row_T=row_T, position_T=position_T, slots_T=slots_T)
+    return SegmentTables(rows=tuple(spans), blocks_BN=blocks_BN, row_T=row_T, position_T=position_T, slots_T=slots_T)
 
 
 def paged_attend(cache: KVCache, tables: SegmentTables) -> PagedAttention:
@@ -127,30 +169,80 @@ class PagedAttention:
     def __init__(self, cache: KVCache, tables: SegmentTables) -> None:
         self.cache = cache
         self.tables = tables
-        self._eager: _EagerTables | None = None
+        self._eager: EagerTables | None = None
         self._reader: PagedReader | None = None
 
     def __call__(self, layer: int, q_THd: Tensor, k_TGd: Tensor, v_TGd: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        if self._eager is None:
-            self._eager = _eager_tables(self.tables, self.cache.block_tokens, keys.device, keys.dtype)
-        tables = self._eager
+        tables = self._eager_tables
         keys.flatten(0, 1).index_copy_(0, tables.write_slots_T, k_TGd)
         values.flatten(0, 1).index_copy_(0, tables.write_slots_T, v_TGd)
+        return self._read(q_THd, keys, values)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some of these tokens may not read all that lies before them."""
+        budget = self.cache.sparse_prefill
+        return budget is not None and any(
+            row.num_tokens > 1 and row.window is None and _is_over(row, budget) for row in self.tables.rows
+        )
+
+    @property
+    def _eager_tables(self) -> EagerTables:
+        if self._eager is None:
+            keys = self.cache.keys[0]
+            self._eager = eager_tables(self.tables, self.cache.block_tokens, keys.device, keys.dtype)
+        return self._eager
+
+    def _read(self, q_THd: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        tables, budget = self._eager_tables, self.cache.sparse_prefill
         if not tables.prefills:
-            return _decode(q_THd, keys, values, tables)
+            return decode(q_THd, keys, values, tables)
         out_THd = torch.empty_like(q_THd)
         for row in tables.prefills:
-            out_THd[row.tokens] = _prefill(q_THd[row.tokens], keys, values, row)
+            if budget is None or row.unseen_TL is not None or not _is_over(row, budget):
+                out_THd[row.tokens] = prefill(q_THd[row.tokens], keys, values, row)
+                continue
+            prompt, rest = row.split(row.num_prompt)
+            out_THd[prompt.tokens] = sparse_prefill(q_THd[prompt.tokens], keys, values, prompt, budget)
+            if rest.tokens.start < rest.tokens.stop:
+                out_THd[rest.tokens] = prefill(q_THd[rest.tokens], keys, values, rest)
         if tables.decode_tokens_B is not None:
-            out_THd[tables.decode_tokens_B] = _decode(q_THd[tables.decode_tokens_B], keys, values, tables)
+            out_THd[tables.decode_tokens_B] = decode(q_THd[tables.decode_tokens_B], keys, values, tables)
         return out_THd
 
     def fused(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
         """Rotate qkv [T, (H + 2G) * d] in place, store its keys and values, attend: out [T, H * d]."""
+        if self.is_sparse:
+            self._fused_sparse(layer, qkv, cos, sin, out)
+            return
         if self._reader is None:
             self._reader = _reader(self.cache, self.tables)
         self._reader(qkv, cos, sin, out, *self.cache.addresses[layer])
+
+    def _fused_sparse(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
+        from autoglm_backend.models import cpu_kernels
+
+        cache = self.cache
+        _, _, groups, head_dim = cache.keys[0].shape
+        kind, size = cpu_kernels.kind_of(qkv.dtype), cache.num_heads * head_dim
+        cpu_kernels.rotate_and_store(
+            kind,
+            qkv.data_ptr(),
+            cos,
+            sin,
+            self.tables.slots_T,
+            *cache.addresses[layer],
+            cache.num_heads,
+            groups,
+            head_dim,
+        )
+        q_THd = qkv[:, :size].unflatten(1, (cache.num_heads, head_dim))
+        out.copy_(self._read(q_THd, cache.keys[layer], cache.values[layer]).flatten(1))
+
+
+def _is_over(row: RowSpan | LongRow, budget_tokens: int) -> bool:
+    return row.num_prompt > 0 and row.start + row.num_prompt > budget_tokens
 
 
 def _reader(cache: KVCache, tables: SegmentTables) -> PagedReader:
@@ -163,65 +255,8 @@ def _reader(cache: KVCache, tables: SegmentTables) -> PagedReader:
         shape,
         cache.keys[0].dtype,
         slots_T=tables.slots_T,
-        lengths_T=tables.position_T + 1,
+        unseen_T=tables.unseen_T(),
+        positions_T=tables.position_T,
         rows_T=tables.row_T,
         blocks_BN=tables.blocks_BN,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EagerTables:
-    write_slots_T: Tensor
-    decode_tokens_B: Tensor | None
-    """Indices of single-token rows among the step's tokens; None when there are none."""
-    decode_blocks_BN: Tensor
-    decode_mask_B11L: Tensor
-    prefills: list[LongRow]
-
-
-def _eager_tables(tables: SegmentTables, block_tokens: int, device: torch.device, dtype: torch.dtype) -> _EagerTables:
-    singles_B = np.array([row.num_tokens == 1 for row in tables.rows])
-    tokens_B = np.flatnonzero(singles_B[tables.row_T])
-    rows_B = tables.row_T[tokens_B]
-    lengths_B = torch.from_numpy(tables.position_T[tokens_B] + 1).to(device)
-    num_blocks = -(-int(lengths_B.max()) // block_tokens) if len(tokens_B) else 0
-    beyond = torch.arange(num_blocks * block_tokens, device=device)[None] >= lengths_B[:, None]
-    mask = torch.zeros(beyond.shape, device=device, dtype=dtype).masked_fill_(beyond, float("-inf"))
-    return _EagerTables(
-        write_slots_T=torch.from_numpy(tables.slots_T).to(device),
-        decode_tokens_B=torch.from_numpy(tokens_B).to(device) if len(tokens_B) else None,
-        decode_blocks_BN=torch.from_numpy(tables.blocks_BN[rows_B, :num_blocks]).to(device),
-        decode_mask_B11L=mask[:, None, None],
-        prefills=tables.long_rows(2, block_tokens, device),
-    )
-
-
-def _decode(q_BHd: Tensor, keys: Tensor, values: Tensor, tables: _EagerTables) -> Tensor:
-    batch, num_heads, head_dim = q_BHd.shape
-    groups = keys.shape[2]
-    # The heads of one KV group become query positions, so grouped keys are read once and never repeated.
-    q_BGhd = q_BHd.view(batch, groups, num_heads // groups, head_dim)
-    k_BLGd = keys[tables.decode_blocks_BN].flatten(1, 2)
-    v_BLGd = values[tables.decode_blocks_BN].flatten(1, 2)
-    out = F.scaled_dot_product_attention(
-        q_BGhd, k_BLGd.transpose(1, 2), v_BLGd.transpose(1, 2), attn_mask=tables.decode_mask_B11L
-    )
-    return out.reshape(batch, num_heads, head_dim)
-
-
-def _prefill(q_THd: Tensor, keys: Tensor, values: Tensor, row: LongRow) -> Tensor:
-    k_LGd = keys[row.blocks_N].flatten(0, 1)[: row.num_keys]
-    v_LGd = values[row.blocks_N].flatten(0, 1)[: row.num_keys]
-    mask_TL = None
-    if row.start:
-        positions_T = torch.arange(row.start, row.num_keys, device=keys.device)
-        mask_TL = torch.arange(row.num_keys, device=keys.device)[None] <= positions_T[:, None]
-    out_1HTd = F.scaled_dot_product_attention(
-        q_THd.transpose(0, 1)[None],
-        k_LGd.transpose(0, 1)[None],
-        v_LGd.transpose(0, 1)[None],
-        attn_mask=mask_TL,
-        is_causal=mask_TL is None,
-        enable_gqa=True,
-    )
-    return out_1HTd[0].transpose(0, 1)

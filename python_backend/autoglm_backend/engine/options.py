@@ -51,6 +51,8 @@ class EngineOptions:
     """Context limit in tokens; None is the checkpoint's."""
     threads: int | None = None
     """Torch threads of the decoder process; None is one per core."""
+    sparse_prefill: int | None = None
+    """Keys that each block of a prompt's tokens may read (engine/sparse_prefill.py); None reads all, as trained."""
     ageing_s: float = 2.0
     """Waiting this long is worth one priority level, so batch work is never starved."""
 
@@ -59,7 +61,7 @@ class EngineOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}, must be a whole number from 1")
-        for name in ("max_model_len", "threads"):
+        for name in ("max_model_len", "threads", "sparse_prefill"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} is {value!r}, must be a whole number from 1")

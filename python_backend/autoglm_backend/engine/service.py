@@ -24,6 +24,7 @@ from autoglm_backend.engine.loading import load_decoder, resolve_device
 from autoglm_backend.engine.model_runner import ModelRunner, media_runs
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.positions import mrope_positions
+from autoglm_backend.engine.profiling import StepProfiler, Tell
 from autoglm_backend.engine.requests import EngineRequest
 from autoglm_backend.engine.scheduler import Scheduler
 from autoglm_backend.engine.sequence import Emit, MediaSpan, Prompt, segment_spans
@@ -39,6 +40,7 @@ from autoglm_backend.models.weights import Progress
 from autoglm_backend.preprocess.tokenizer import load_added_tokens
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.plan import ExitMode
+from autoglm_protocol.profile import ProfileBounds
 from autoglm_protocol.wire import DecodeRequest
 
 AUDIO_TOKEN = "<|audio|>"
@@ -127,7 +129,10 @@ class DecoderService:
             raise certified
         if default_exit is ExitMode.LOSSLESS and not depths:
             raise CheckpointError(f"{checkpoint_dir}: lossless exits need exit heads, there is no exits/exits.json")
-        cache = KVCache(decoder.config, options.num_blocks, options.block_tokens, dtype, device)
+        cache = KVCache(
+            *(decoder.config, options.num_blocks, options.block_tokens, dtype, device),
+            sparse_prefill=options.sparse_prefill,
+        )
         blocks = BlockManager(
             len(segments),
             options.num_blocks,
@@ -166,6 +171,7 @@ class DecoderService:
             max_waiting=options.max_waiting,
             think_ids=think_ids,
             shadows=shadow_checks(offer, checkpoint_dir, config, options.shadow_share) if offer else None,
+            profiler=StepProfiler(on_cuda=device.type == "cuda"),
         )
         engine.start()
         return cls(engine, config, options, depths, media_ids, certified, Wording(checkpoint_dir, config), group)
@@ -188,6 +194,10 @@ class DecoderService:
 
     def stats(self) -> EngineStats:
         return self._engine.stats()
+
+    def profile(self, bounds: ProfileBounds, tell: Tell) -> None:
+        """See `Engine.profile`. Of a tensor-parallel decoder, the first rank is seen."""
+        self._engine.profile(bounds, tell)
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
         """Call `on_lost` with the reason when the decoder cannot go on; its requests have then ended in Failed."""

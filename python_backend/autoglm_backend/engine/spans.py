@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from autoglm_backend.engine.kv_cache import KVCache, paged_attend, segment_tables
+from autoglm_backend.engine.profiling import mark
 from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.layers import Rotation
@@ -63,7 +64,8 @@ class Spans:
         low, high = self.segments[segment]
         tables = segment_tables(flow.rows, segment, self.cache.block_tokens)
         attend = paged_attend(self.cache, tables)
-        hidden_TD = self.decoder.run_span(low, high, flow.hidden_TD, flow.rotation, attend)
+        with mark("layers"):
+            hidden_TD = self.decoder.run_span(low, high, flow.hidden_TD, flow.rotation, attend)
         for row in flow.rows:
             row.sequence.kv_len[segment] = row.stop
             row.sequence.layer_steps += row.count * (high - low)

@@ -192,7 +192,9 @@ def join_group(store: dist.Store, *, rank: int, size: int, device: torch.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=GROUP_TIMEOUT_S))
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=GROUP_TIMEOUT_S)
+    )
 
 
 def rank_threads(options: EngineOptions, device: torch.device) -> int:
@@ -218,5 +220,3 @@ def _start_worker(job: Job) -> tuple[subprocess.Popen[bytes], Connection]:
         )
     ours.send(job)
     return process, ours
-
-

@@ -43,7 +43,10 @@ def main(descriptor: int) -> None:
         shard = Shard(rank=job.rank, size=options.tensor_parallel_size)
         decoder = load_decoder(job.checkpoint_dir, config, device, dtype, shard=shard)
         prepare_decoder(decoder, options.quantization, options.block_tokens)
-        cache = KVCache(decoder.config, options.num_blocks, options.block_tokens, dtype, device)
+        cache = KVCache(
+            *(decoder.config, options.num_blocks, options.block_tokens, dtype, device),
+            sparse_prefill=options.sparse_prefill,
+        )
     except ValueError as error:
         connection.send(("refused", str(error)))
         sys.exit(1)

@@ -29,7 +29,7 @@ async def _serve(options: ServeOptions, report: Report) -> int:
     # below --help, which must answer before anything is installed
     from autoglm_backend.launcher import preflight
     from autoglm_backend.launcher.commands import gateway_child, triton_child
-    from autoglm_backend.launcher.readiness import gateway_is_ready, triton_is_ready
+    from autoglm_backend.launcher.readiness import gateway_is_ready, triton_is_idle, triton_is_ready
     from autoglm_backend.launcher.run_folder import run_folder
     from autoglm_backend.launcher.supervisor import Stage, Supervisor
     from autoglm_backend.launcher.triton_binary import find_triton
@@ -50,6 +50,7 @@ async def _serve(options: ServeOptions, report: Report) -> int:
                     spec=triton_child(options, triton, run),
                     is_ready=partial(triton_is_ready, options.triton_host, options.triton_grpc_port),
                     starting=f"Starting Triton ({triton.binary})",
+                    is_idle=partial(triton_is_idle, options.triton_host, options.triton_metrics_port),
                 )
             ]
         if options.only != "triton":

@@ -15,6 +15,7 @@ from autoglm_backend.launcher.repository import assemble_repository
 from autoglm_backend.launcher.triton_binary import TritonInstallation
 
 STUB_TIMEOUT_S = 600  # Triton's 30 s are too few for torch's first import from a cold disk
+TRITON_EXIT_S = 5  # for raw calls of the encoders: the supervisor has waited for the streams by then
 
 
 def triton_child(options: ServeOptions, triton: TritonInstallation, run: Path) -> ChildSpec:
@@ -37,7 +38,7 @@ def triton_child(options: ServeOptions, triton: TritonInstallation, run: Path) -
         "--disable-auto-complete-config",  # it starts every model once more, to ask what the configs already say
         "--exit-on-error=true",
         "--strict-readiness=true",
-        f"--exit-timeout-secs={options.drain_s}",
+        f"--exit-timeout-secs={TRITON_EXIT_S}",
         f"--grpc-address={options.triton_host}",
         f"--grpc-port={options.triton_grpc_port}",
         f"--metrics-address={options.triton_host}",

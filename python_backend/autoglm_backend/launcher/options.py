@@ -38,6 +38,7 @@ class ServeOptions:
     max_model_len: int | None = None
     max_waiting: int | None = None
     threads: int | None = None
+    sparse_prefill: int | None = None
     only: str | None = None
     """One of PARTS, where the other runs elsewhere, such as in a pod of its own."""
     drain_s: int = 30
@@ -73,7 +74,14 @@ class ServeOptions:
         return {None: gateway | triton, "gateway": gateway, "triton": triton}[self.only]
 
 
-_ENGINE_SWITCHES = ("tensor_parallel_size", "dynamic_batching", "max_model_len", "max_waiting", "threads")
+_ENGINE_SWITCHES = (
+    "tensor_parallel_size",
+    "dynamic_batching",
+    "max_model_len",
+    "max_waiting",
+    "threads",
+    "sparse_prefill",
+)
 _DEFAULTS = {f.name: f.default for f in fields(ServeOptions)}
 
 
@@ -178,6 +186,12 @@ def _add_engine_switches(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-waiting", type=_count, metavar="N", help="requests that may queue; one more is refused")
     group.add_argument("--threads", type=_count, metavar="N", help="CPU threads of the decoder (default: one per core)")
+    group.add_argument(
+        "--sparse-prefill",
+        type=_count,
+        metavar="TOKENS",
+        help="long prompts: let each block of the prompt read only so many keys (default: all; changes answers)",
+    )
 
 
 def _count(text: str) -> int:

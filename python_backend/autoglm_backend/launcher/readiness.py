@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 
 POLL_S = 0.05
 PROBE_TIMEOUT_S = 2.0
+STREAMS_GAUGE = "autoglm_streams"
+"""Requests that the phone model is answering (doorways/phone.py)."""
 
 
 async def until(is_ready: Callable[[], Awaitable[bool]], *, every_s: float, waiting: Callable[[], None]) -> None:
@@ -46,18 +48,38 @@ async def gateway_is_ready(host: str, port: int) -> bool:
     return await asyncio.to_thread(_answers_200, f"http://{f'[{host}]' if ':' in host else host}:{port}/health/ready")
 
 
+async def triton_is_idle(host: str, metrics_port: int) -> bool:
+    """Whether no request is being answered; true of a Triton that does not say so any more."""
+    host = _reachable(host)
+    page = await asyncio.to_thread(_read, f"http://{f'[{host}]' if ':' in host else host}:{metrics_port}/metrics")
+    counts = [line.rsplit(" ", 1)[1] for line in page.splitlines() if line.split("{")[0].split(" ")[0] == STREAMS_GAUGE]
+    return not any(float(count) for count in counts)
+
+
 def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _answers_200(url: str) -> bool:
-    # no proxy: the address is this machine's
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=PROBE_TIMEOUT_S) as response:
+        with _opener().open(url, timeout=PROBE_TIMEOUT_S) as response:
             return response.status == 200
     except OSError:  # refused, timed out, or an HTTP error status
         return False
+
+
+def _read(url: str) -> str:
+    """The page's text, empty when there is none."""
+    try:
+        with _opener().open(url, timeout=PROBE_TIMEOUT_S) as response:
+            return response.read().decode()
+    except OSError:
+        return ""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    # no proxy: the address is this machine's
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 async def _accepts(host: str, port: int) -> bool:

@@ -28,6 +28,8 @@ class Stage:
     spec: ChildSpec
     is_ready: Callable[[], Awaitable[bool]]
     starting: str
+    is_idle: Callable[[], Awaitable[bool]] | None = None
+    """Whether it may be stopped without a loss; asked until it says so or the drain is over. None: it drains itself."""
 
 
 class _StopAsked(Exception):
@@ -38,10 +40,10 @@ class Supervisor:
     """Runs stages in order. `verbose` shows every line of the children, otherwise only those marked [DYNAMIC GRAPH]."""
 
     def __init__(self, report: Report, *, verbose: bool, drain_s: float = 30.0) -> None:
-        self._grace_s = drain_s + KILL_AFTER_S
+        self._drain_s = drain_s
         self._report = report
         self._verbose = verbose
-        self._children: list[Child] = []
+        self._children: list[tuple[Child, Stage]] = []
         self._stop = asyncio.Event()
         self._stop_asked_s = 0.0
         self._killed_by: signal.Signals | None = None
@@ -75,7 +77,7 @@ class Supervisor:
 
     async def _start(self, stage: Stage) -> None:
         self._report.step(stage.starting)
-        self._children.append(await Child.start(stage.spec, self._line_printer(stage.spec.name)))
+        self._children.append((await Child.start(stage.spec, self._line_printer(stage.spec.name)), stage))
         waiting = f"Waiting for {stage.spec.name}"
         ready = until(stage.is_ready, every_s=PROGRESS_S, waiting=lambda: self._report.step(waiting))
         await self._unless_ended(ready)
@@ -87,14 +89,14 @@ class Supervisor:
         refused = asyncio.ensure_future(self._refused.wait())
         try:
             await asyncio.wait(
-                {worker, stop, refused, *(child.exited for child in self._children)},
+                {worker, stop, refused, *(child.exited for child, _ in self._children)},
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if self._stop.is_set():
                 raise _StopAsked
             if self._refused.is_set():
                 raise LaunchError(self._refusal)
-            for child in self._children:
+            for child, _ in self._children:
                 if child.exited.done():
                     raise ChildDied(child.name, child.exited.result(), child.last_lines)
             worker.result()
@@ -106,8 +108,17 @@ class Supervisor:
 
     async def _end_children(self) -> None:
         # the gateway before Triton: what it has accepted is still answered
-        for child in reversed(self._children):
-            await child.stop(grace_s=self._grace_s)
+        for child, stage in reversed(self._children):
+            if stage.is_idle is not None and self._stop.is_set():
+                await self._until_idle(child, stage.is_idle)
+            await child.stop(grace_s=self._drain_s + KILL_AFTER_S)
+
+    async def _until_idle(self, child: Child, is_idle: Callable[[], Awaitable[bool]]) -> None:
+        """Triton 2.51 counts no work of decoupled models: told to stop, it unloads them under their streams."""
+        idle = asyncio.ensure_future(until(is_idle, every_s=PROGRESS_S, waiting=lambda: None))
+        await asyncio.wait({idle, child.exited}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        await asyncio.gather(idle, return_exceptions=True)
 
     def _on_signal(self, number: signal.Signals) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -118,7 +129,7 @@ class Supervisor:
         if now_s - self._stop_asked_s < REPEAT_S:
             return
         self._killed_by = number
-        for child in self._children:
+        for child, _ in self._children:
             child.kill()
 
     def _line_printer(self, name: str) -> Callable[[str], None]:

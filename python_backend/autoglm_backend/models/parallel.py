@@ -60,7 +60,8 @@ def make_parallel(decoder: TextDecoder) -> None:
 
 def cut_of(name: str, config: TextConfig, shard: Shard) -> Cut | None:
     """The part of a text weight that a rank holds, None for all of it. config: the whole model's."""
-    heads, kv_heads, width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim, config.intermediate_size
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    width = config.intermediate_size
     match name.rpartition(".")[0].rpartition(".")[2]:
         case "q_proj":
             return Cut(dim=0, size=heads, ranges=(_share(heads, shard),))

@@ -22,7 +22,7 @@ def quantize(source: Path, target: Path, calibration: Iterable[Feed]) -> None:
         def __init__(self, feeds: Iterator[Feed]) -> None:
             self._feeds = feeds
 
-        def get_next(self) -> Feed | None:
+        def get_next(self) -> Feed | None:  # pyright: ignore[reportIncompatibleMethodOverride] # None ends it
             return next(self._feeds, None)
 
     quantize_static(

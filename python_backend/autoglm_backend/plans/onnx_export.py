@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +124,12 @@ def difference(encoder: Encoder, path: Path, sample: Inputs) -> float:
     return float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-9))
 
 
-def run_onnx(path: Path, inputs: Inputs) -> Sequence[NDArray[np.generic]]:
+def run_onnx(path: Path, inputs: Inputs) -> list[NDArray[np.generic]]:
     import onnxruntime  # in the [engines] extra only
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    outputs = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return [np.asarray(output) for output in outputs]
 
 
 def _picture(config: VisionConfig, rows: int, columns: int) -> Inputs:

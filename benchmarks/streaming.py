@@ -1,0 +1,164 @@
+"""What Triton and the BLS model cost a stream of tokens.
+
+    python benchmarks/streaming.py [--checkpoint DIR] [--rounds 5] [--part engine paced]
+
+engine: tokens per second of eight streams, the engine alone in this process beside the same engine inside Triton, in
+interleaved rounds. paced: a decoder that only keeps time (benchmarks/paced_decoder.py) behind real Triton and the real
+BLS, at 1 to 100 streams. Prints tables, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from engine import Setting, run_batch
+
+from autoglm_backend.engine.options import EngineOptions
+from autoglm_backend.engine.service import DecoderService
+from autoglm_gateway.triton_backend import TritonBackend
+from autoglm_protocol.chat import ChatOptions, ChatRequest, Message, Role, TextPart
+from autoglm_protocol.events import Failed, Finished, TokenDelta
+from autoglm_protocol.plan import ExitMode
+from autoglm_protocol.sampling import SamplingParams
+
+BATCH = 8
+STREAMS = (1, 10, 30, 100)
+SOURCE = Path(__file__).resolve().parents[1]
+START_TIMEOUT_S = 180.0
+
+
+@contextlib.contextmanager
+def triton(checkpoint: Path, repository: Path, options: list[str]) -> Iterator[str]:
+    """A Triton without a gateway; its gRPC address."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        grpc, metrics = (one.getsockname()[1] for one in sockets)
+    command = [sys.executable, "-m", "autoglm_backend.launcher", "--only", "triton", "--checkpoint", str(checkpoint)]
+    command += ["--device", "cpu", "--model-repository", str(repository), "--log-dir", tempfile.mkdtemp()]
+    command += ["--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics), *options]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    address = f"127.0.0.1:{grpc}"
+    try:
+        asyncio.run(_wait_until_ready(address, server))
+        yield address
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+async def _wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:
+    backend = TritonBackend(address)
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not await backend.ready():
+        if server.poll() is not None or time.monotonic() > deadline_s:
+            raise RuntimeError("Triton did not get ready")
+        await asyncio.sleep(0.2)
+    await backend.close()
+
+
+async def run_streams(address: str, streams: int, max_tokens: int) -> tuple[float, int]:
+    """Seconds of so many streams side by side, and the messages that brought their tokens."""
+    backend = TritonBackend(address)
+    messages = 0
+
+    async def one(number: int) -> None:
+        nonlocal messages
+        request = ChatRequest(
+            request_id=f"stream-{number}-{time.monotonic()}",
+            model="autoglm-phone-9b",
+            messages=(Message(role=Role.USER, parts=(TextPart(text=f"Open app number {number}"),)),),
+            sampling=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True),
+            options=ChatOptions(depth="full", exit=ExitMode.FIXED.value),
+        )
+        async for event in backend.generate(request):
+            messages += isinstance(event, TokenDelta)
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished) and event.usage.completion_tokens != max_tokens:
+                raise RuntimeError(f"a stream ended after {event.usage.completion_tokens} of {max_tokens} tokens")
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(number) for number in range(streams)))
+    seconds = time.perf_counter() - began
+    await backend.close()
+    return seconds, messages
+
+
+def compare_with_engine(checkpoint: Path, rounds: int, tokens: int, threads: int) -> dict[str, float]:
+    service = DecoderService.from_checkpoint(
+        checkpoint, EngineOptions(device="cpu", prefix_cache=False, threads=threads)
+    )
+    full = Setting(name="full", exit_mode=ExitMode.FIXED, depth=service.config.text.num_layers)
+    draw = np.random.default_rng(1)
+    rates: dict[str, list[float]] = {"alone": [], "through Triton": []}
+    with triton(checkpoint, SOURCE / "model_repository", ["--threads", str(threads)]) as address:
+        for number in range(rounds + 1):
+            prompts = [draw.integers(300, 4000, 24) for _ in range(BATCH)]
+            alone_s = run_batch(service, prompts, full, tokens)[0]
+            through_s = asyncio.run(run_streams(address, BATCH, tokens))[0]
+            if number:  # the first round warms up
+                rates["alone"].append(BATCH * tokens / alone_s)
+                rates["through Triton"].append(BATCH * tokens / through_s)
+    service.shutdown()
+    figures = {name: statistics.median(values) for name, values in rates.items()}
+    pairs = zip(rates["through Triton"], rates["alone"], strict=True)
+    figures["ratio"] = statistics.median(through / alone for through, alone in pairs)
+    print(f"{BATCH} streams of {tokens} tokens, full depth, tokens/s")
+    print(f"alone {figures['alone']:.0f}, through Triton and the BLS {figures['through Triton']:.0f}")
+    print(f"ratio {figures['ratio']:.3f} (median of {rounds} pairs)")
+    return figures
+
+
+def paced(checkpoint: Path, rounds: int, tokens: int) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "repository"
+        shutil.copytree(SOURCE / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(Path(__file__).with_name("paced_decoder.py"), repository / "text_decoder" / "1" / "model.py")
+        with triton(checkpoint, repository, []) as address:
+            asyncio.run(run_streams(address, 8, 20))
+            print(f"{'streams':>8}{'tokens/s':>10}{'messages/s':>12}{'tokens a message':>18}")
+            for streams in STREAMS:
+                runs = [asyncio.run(run_streams(address, streams, tokens)) for _ in range(rounds)]
+                rate = statistics.median(streams * tokens / seconds for seconds, _ in runs)
+                messages = statistics.median(count / seconds for seconds, count in runs)
+                print(f"{streams:>8}{rate:>10.0f}{messages:>12.0f}{rate / messages:>18.1f}", flush=True)
+                rows.append({"streams": streams, "tokens_per_s": rate, "messages_per_s": messages})
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=SOURCE / "checkpoints" / "autoglm-phone-tiny")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--part", nargs="+", choices=("engine", "paced"), default=["engine", "paced"])
+    args = parser.parse_args()
+    result: dict[str, object] = {"benchmark": "streaming", "cores": os.cpu_count(), "rounds": args.rounds}
+    if "engine" in args.part:
+        result["engine"] = compare_with_engine(args.checkpoint, args.rounds, args.tokens, args.threads)
+    if "paced" in args.part:
+        result["paced"] = paced(args.checkpoint, args.rounds, args.tokens)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
