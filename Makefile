@@ -1,4 +1,4 @@
-.PHONY: help setup serve test check fix test-helm test-gpu bench constraints proto clean
+.PHONY: help setup serve test check fix test-helm test-cluster test-node test-gpu bench-gpu bench constraints proto clean
 PYTHON := .venv/bin/python
 
 help: ## list these verbs
@@ -25,11 +25,22 @@ fix: setup ## apply the formatter and the safe lint fixes
 test-helm: setup ## the Helm chart without a cluster; nothing may be skipped
 	AUTOGLM_ASKED_FOR=helm $(PYTHON) -m pytest tests/helm $(ARGS)
 
+test-cluster: setup ## the chart on a real API server and a thousand paper nodes; builds the programs once, with Go
+	tests/cluster/build_programs.sh
+	AUTOGLM_ASKED_FOR=cluster $(PYTHON) -m pytest tests/cluster -s $(ARGS)
+
+test-node: setup ## streams on a real node that survive rollouts; root, containerd and 12 GB of memory
+	tests/cluster/build_programs.sh
+	tests/node/run.sh $(PYTHON) $(ARGS)
+
 test-gpu: setup ## the tests that need an NVIDIA GPU
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
-bench: setup ## every benchmark in benchmarks/, one after the other
-	$(foreach script,$(sort $(wildcard benchmarks/*.py)),$(PYTHON) $(script) &&) true
+bench-gpu: setup ## tokens per second on an NVIDIA GPU, by precision, batch and exit mode
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
+
+bench: setup ## every benchmark in benchmarks/ that needs no GPU, one after the other
+	$(foreach script,$(sort $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py))),$(PYTHON) $(script) &&) true
 
 constraints: setup ## resolve constraints.txt anew; ARGS=--upgrade takes the newest versions
 	scripts/compile_constraints.sh $(ARGS)

@@ -29,6 +29,7 @@ from engine import Setting, run_batch
 
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
+from autoglm_gateway.tracing import Tracing
 from autoglm_gateway.triton_backend import TritonBackend
 from autoglm_protocol.chat import ChatOptions, ChatRequest, Message, Role, TextPart
 from autoglm_protocol.events import Failed, Finished, TokenDelta
@@ -63,7 +64,7 @@ def triton(checkpoint: Path, repository: Path, options: list[str]) -> Iterator[s
 
 
 async def _wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:
-    backend = TritonBackend(address)
+    backend = TritonBackend(address, tracing=Tracing(None))
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not await backend.ready():
         if server.poll() is not None or time.monotonic() > deadline_s:
@@ -74,7 +75,7 @@ async def _wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> No
 
 async def run_streams(address: str, streams: int, max_tokens: int) -> tuple[float, int]:
     """Seconds of so many streams side by side, and the messages that brought their tokens."""
-    backend = TritonBackend(address)
+    backend = TritonBackend(address, tracing=Tracing(None))
     messages = 0
 
     async def one(number: int) -> None:

@@ -13,7 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 GROUP = "autoglm.commands"
-_EXTRAS = {"autoglm_client": "client", "autoglm_backend": "server", "autoglm_gateway": "gateway"}
+# the longest name that a verb's module begins with
+_EXTRAS = {
+    "autoglm_client.deploy": "deploy",
+    "autoglm_client": "client",
+    "autoglm_backend": "server",
+    "autoglm_gateway": "gateway",
+}
 _DEFAULT_EXTRA = "train"
 
 
@@ -33,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("autoglm_"):
             raise
-        package = verb.module.partition(".")[0]
-        extra = _EXTRAS.get(package, _DEFAULT_EXTRA)
+        extra = next((_EXTRAS[name] for name in _EXTRAS if verb.module.startswith(name)), _DEFAULT_EXTRA)
         print(
             f"autoglm {verb.name} needs the package {error.name.partition('.')[0]}, which is not installed; "
             f'from the checkout: pip install -c constraints.txt -e ".[{extra}]"',

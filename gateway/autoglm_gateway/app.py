@@ -15,11 +15,13 @@ from autoglm_gateway.http_context import RequestContext
 from autoglm_gateway.http_errors import on_autoglm_error, on_bug, on_http_exception
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.page_routes import page_routes
+from autoglm_gateway.profile_routes import ProfileRoutes
 from autoglm_gateway.quotas import QuotaCounter
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.settings import Settings
 from autoglm_gateway.status_routes import StatusRoutes
 from autoglm_gateway.tracing import Tracing
+from autoglm_gateway.turns import Turns
 from autoglm_protocol.errors import AutoglmError
 
 
@@ -31,9 +33,13 @@ def create_app(
     keys: ApiKeys | None,
     quotas: QuotaCounter,
     tracing: Tracing,
+    turns: Turns,
 ) -> ASGIApp:
-    generate = GenerateRoutes(service, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    generate = GenerateRoutes(
+        service, turns, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+    )
     status = StatusRoutes(service, metrics)
+    profile = ProfileRoutes(service.backend, has_keys=keys is not None, body_timeout_s=settings.body_timeout_s)
     app: ASGIApp = Starlette(
         routes=[
             Route("/v1/chat/completions", generate.chat_completions, methods=["POST"]),
@@ -43,6 +49,7 @@ def create_app(
             Route("/v1/audio/transcriptions", generate.transcriptions, methods=["POST"]),
             Route("/tokenize", generate.tokenize, methods=["POST"]),
             Route("/detokenize", generate.detokenize, methods=["POST"]),
+            Route("/admin/profile", profile.profile, methods=["POST"]),
             Route("/v1/phone_actions", status.phone_actions),
             Route("/v1/models", status.models),
             Route("/v1/models/{name:path}", status.model),

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Protocol
 
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.events import StreamEvent
+from autoglm_protocol.profile import ProfileBounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    trace_gzip: bytes
+    """A Chrome trace in JSON; its first key, "autoglm", says how many steps ran in how many seconds."""
+    server: str
+    """Which Triton it is of."""
 
 
 class Backend(Protocol):
@@ -27,6 +37,10 @@ class Backend(Protocol):
 
     async def ready(self) -> bool:
         """True when a request sent now would be served."""
+        ...
+
+    async def profile(self, bounds: ProfileBounds) -> Profile:
+        """PyTorch's profile of the decoder's coming steps. Raises AutoglmError."""
         ...
 
     async def close(self) -> None: ...

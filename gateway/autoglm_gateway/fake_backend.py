@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autoglm_gateway.backend import Profile
 from autoglm_gateway.option import option
 from autoglm_protocol.chat import ChatRequest, TaskKind
 from autoglm_protocol.errors import AutoglmError, InternalError, InvalidRequestError, UnavailableError
@@ -23,7 +24,8 @@ from autoglm_protocol.events import (
     TokenLogprob,
     Usage,
 )
-from autoglm_protocol.plan import SPEECH, VISION, ExecutionPlan, ExitMode, parse_depth
+from autoglm_protocol.plan import SPEECH, VISION, ExecutionPlan, ExitMode, check_attention_window, parse_depth
+from autoglm_protocol.profile import ProfileBounds
 
 _NUM_LAYERS = 24
 _EXITS = (6, 12, 18)
@@ -131,6 +133,9 @@ class FakeBackend:
     async def ready(self) -> bool:
         return self._knobs.fake_ready
 
+    async def profile(self, bounds: ProfileBounds) -> Profile:
+        raise InvalidRequestError("the fake backend runs no model to profile", code="unsupported_endpoint")
+
     async def close(self) -> None:
         pass
 
@@ -167,6 +172,7 @@ def _plan(request: ChatRequest) -> ExecutionPlan:
         raise InvalidRequestError(f'exit is {mode!r}, the fake knows "fixed" and "lossless"', param="exit")
     if mode == ExitMode.LOSSLESS.value and asked not in (None, _NUM_LAYERS):
         raise InvalidRequestError(f'exit "lossless" answers as full depth does, not as {asked} layers', param="exit")
+    check_attention_window(request.options.attention_window, None, ExitMode(mode))
     return ExecutionPlan(
         enabled=True,
         run_vision=bool(request.images),

@@ -22,11 +22,13 @@ from autoglm_gateway.responses_schema import parse_response
 from autoglm_gateway.service import ChatService
 from autoglm_gateway.tokenize_schema import DetokenizeFormat, TokenizeFormat, parse_detokenize, parse_tokenize
 from autoglm_gateway.transcriptions import MAX_FILE_BYTES, TranscriptionFormat, parse_transcription
+from autoglm_gateway.turns import Turns
 
 
 class GenerateRoutes:
-    def __init__(self, service: ChatService, *, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(self, service: ChatService, turns: Turns, *, max_body_bytes: int, body_timeout_s: float) -> None:
         self._service = service
+        self._turns = turns
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
@@ -63,7 +65,9 @@ class GenerateRoutes:
         *,
         model_may_be_left_out: bool = False,
     ) -> Response:
-        body: Any = await read_json(request, max_bytes=self._max_body_bytes, timeout_s=self._body_timeout_s)
+        body: Any = await read_json(
+            request, self._turns, max_bytes=self._max_body_bytes, timeout_s=self._body_timeout_s
+        )
         if model_may_be_left_out and isinstance(body, dict):
             body = {"model": self._service.model_names[0], **cast("dict[str, Any]", body)}
         draft = parse(body, features=self._service.backend.features)

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import orjson
 from starlette.requests import Request
 
 from autoglm_gateway.deadline import within
+from autoglm_gateway.turns import Turns
 from autoglm_protocol.errors import DeadlineError, InvalidRequestError, PayloadTooLargeError, RequestCancelledError
 
+MAX_JSON_DEPTH = 128
+"""What walks over a body by recursion, here and behind, can go some hundred levels deep."""
 
-async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> Any:
+
+async def read_json(request: Request, turns: Turns, *, max_bytes: int, timeout_s: float) -> Any:
     """Raises PayloadTooLargeError, DeadlineError, InvalidRequestError or RequestCancelledError."""
     body = await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s)
     try:
-        return orjson.loads(body)
+        value = await turns.run(lambda: orjson.loads(body), len(body))
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_too_deep(value):
+        raise InvalidRequestError(
+            f"the request body is nested more than {MAX_JSON_DEPTH} levels deep", code="invalid_json"
+        )
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [child for item in level for child in _children(item)]
+    return bool(level)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:

@@ -1,4 +1,4 @@
-"""One JSON object per log line, on stderr. No prompt text ever gets into it."""
+"""One JSON object per log line, on stderr. No prompt text gets into it, unless `--log-prompts` asks for that."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ No pixel or sample is decoded here. Runs only after admission.
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 from dataclasses import dataclass, replace
+from functools import partial
 
 from autoglm_gateway.audio_header import read_audio_header
 from autoglm_gateway.draft import DraftMessage, MediaKind, MediaRef
@@ -15,9 +15,12 @@ from autoglm_gateway.image_header import read_image_header
 from autoglm_gateway.media_fetch import MediaFetcher
 from autoglm_gateway.media_store import MediaStore
 from autoglm_gateway.option import option
+from autoglm_gateway.turns import Turns
 from autoglm_protocol.chat import AudioPart, ImagePart, Message, Part, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 
+_PIECE_CHARACTERS = 1 << 20
+"""Base64 that is decoded in one turn of the event loop: about a millisecond. A multiple of four."""
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "application/octet-stream", "")
 _AUDIO_TYPES = {
     "audio/wav": "wav",
@@ -48,8 +51,9 @@ class MediaLimits:
 
 
 class MediaReader:
-    def __init__(self, limits: MediaLimits) -> None:
+    def __init__(self, limits: MediaLimits, turns: Turns) -> None:
         self._limits = limits
+        self._turns = turns
         self._store = MediaStore(limits.media_store_bytes)
         self._fetcher = MediaFetcher(
             hosts=limits.media_hosts,
@@ -168,11 +172,9 @@ class MediaReader:
         limit = self._max_bytes(ref)
         if len(text) * 3 // 4 > limit + 3:
             self._refuse_size(len(text) * 3 // 4, limit, f"{ref.kind.value}_file_too_large", ref)
-        data = _decode_base64(text)
+        data = await _decode_base64(text, self._turns)
         if data is None:
             raise InvalidRequestError(f"{ref.param} is not valid base64", code=self._bad_base64(ref), param=ref.param)
-        # A large picture takes milliseconds: let the other streams have a turn between two of them.
-        await asyncio.sleep(0)
         return data
 
     def _max_bytes(self, ref: MediaRef) -> int:
@@ -193,8 +195,23 @@ class MediaReader:
         return "invalid_base64_image" if ref.kind is MediaKind.IMAGE else "invalid_base64_audio"
 
 
-def _decode_base64(text: str) -> bytes | None:
+async def _decode_base64(text: str, turns: Turns) -> bytes | None:
     """None when it is no base64. Line breaks are allowed, a missing final padding is not."""
+    pieces: list[bytes] = []
+    for start in range(0, len(text), _PIECE_CHARACTERS):
+        piece = text[start : start + _PIECE_CHARACTERS]
+        data = await turns.run(partial(_decode_piece, piece), len(piece))
+        is_last = start + len(piece) == len(text)
+        if data is None or not (is_last or len(data) == _PIECE_CHARACTERS // 4 * 3):
+            break
+        pieces.append(data)
+    else:
+        return b"".join(pieces)
+    compact = await turns.run(lambda: "".join(text.split()), len(text))
+    return await _decode_base64(compact, turns) if len(compact) < len(text) else None
+
+
+def _decode_piece(text: str) -> bytes | None:
     try:
         data = binascii.a2b_base64(text)
     except ValueError:
@@ -202,5 +219,4 @@ def _decode_base64(text: str) -> bytes | None:
     # a2b_base64 skips foreign characters: then fewer bytes come out than the length promises.
     if len(text) % 4 == 0 and len(data) == len(text) // 4 * 3 - text[-2:].count("="):
         return data
-    compact = "".join(text.split())
-    return _decode_base64(compact) if len(compact) < len(text) else None
+    return None

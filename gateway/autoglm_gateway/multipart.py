@@ -49,6 +49,8 @@ def parse_form(body: bytes, content_type: str | None) -> Form:
         parser.finalize()
     except FormParserError as error:
         raise InvalidRequestError(f"the request body is no valid form: {error}", code="invalid_multipart") from error
+    finally:
+        parser.parser = None  # its callbacks refer to it: the file would stay until the garbage collector comes by
     return form
 
 

@@ -109,7 +109,7 @@ class ChatChunks:
         return b"".join(map(sse.encode, self._chunks(event)))
 
     def failed(self, error: AutoglmError) -> bytes:
-        return sse.encode(error_body(error))
+        return sse.encode(error_body(error)) + sse.DONE
 
     def end(self) -> bytes:
         return sse.DONE

@@ -60,7 +60,7 @@ class CompletionChunks:
         return b"".join(map(sse.encode, self._chunks(event)))
 
     def failed(self, error: AutoglmError) -> bytes:
-        return sse.encode(error_body(error))
+        return sse.encode(error_body(error)) + sse.DONE
 
     def end(self) -> bytes:
         return sse.DONE

@@ -122,6 +122,7 @@ def _options(fields: JsonFields) -> ChatOptions:
     return ChatOptions(
         depth=depth,
         exit=fields.text("exit"),
+        attention_window=fields.integer("attention_window"),
         enable_thinking=fields.flag("enable_thinking", thinking),
         max_reasoning_tokens=_at_least_0(fields, "max_reasoning_tokens") if budget is None else budget,
         max_reasoning_steps=_at_least_0(fields, "max_reasoning_steps"),

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from autoglm_gateway.openai_content import ROLES
+from autoglm_protocol.profile import MAX_SECONDS, MAX_STEPS
 from autoglm_protocol.sampling import MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
 
 Json = dict[str, Any]
@@ -46,6 +47,7 @@ SETTINGS: Json = {
     "n": {**_WHOLE, "minimum": 1, "maximum": MAX_CHOICES, "default": 1},
     "depth": {"oneOf": [_WHOLE, _TEXT], "description": '"auto", "full" or a number of layers'},
     "exit": {"type": "string", "enum": ["lossless", "certified", "fixed"]},
+    "attention_window": {**_WHOLE, "minimum": 1, "description": "tokens that each token reads of those before it"},
     "return_token_layers": {**_FLAG, "default": False, "description": "token_layers in every choice"},
     "enable_thinking": {**_FLAG, "default": True},
     "reasoning_effort": {**_TEXT, "description": '"none" turns thinking off'},
@@ -131,6 +133,7 @@ def document() -> Json:
                 },
             ),
             "/detokenize": _asks("Text of token ids", ["tokens"], {"tokens": {"type": "array", "items": _WHOLE}}),
+            "/admin/profile": _profiles(),
             "/v1/phone_actions": _reads("The phone's actions as function tools"),
             "/v1/models": _reads("The served names"),
             "/v1/models/{name}": _reads("One served name", parameter="name"),
@@ -167,6 +170,22 @@ def _transcribes() -> Json:
         "text/event-stream": {"schema": _TEXT},
     }
     return _posts("Sound to text", {"multipart/form-data": {"schema": body}}, answers)
+
+
+def _profiles() -> Json:
+    bounds: Json = {
+        "seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS},
+        "steps": {**_WHOLE, "minimum": 1, "maximum": MAX_STEPS},
+    }
+    body: Json = {"type": "object", "properties": bounds, "additionalProperties": False}
+    operation = _posts(
+        "Profile the decoder; from the server's own machine, or with a key",
+        {"application/json": {"schema": body}},
+        {"application/json": {"schema": {**_OBJECT, "description": "a Chrome trace"}}},
+    )
+    operation["post"]["requestBody"]["required"] = False
+    operation["post"]["responses"] |= {"403": _refusal(), "409": _refusal()}
+    return operation
 
 
 def _generates(summary: str, required: list[str], properties: Json) -> Json:

@@ -11,13 +11,14 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from autoglm_gateway.backend import Backend
+from autoglm_gateway.backend import Backend, Profile
 from autoglm_gateway.balancing import Balancing, chooser
 from autoglm_gateway.discovery import Discovery
 from autoglm_gateway.replica import Replica
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import UnavailableError
 from autoglm_protocol.events import Failed, StreamEvent
+from autoglm_protocol.profile import ProfileBounds
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,13 @@ class ReplicaSet(Collector):
 
     async def ready(self) -> bool:
         return bool(await self._usable())
+
+    async def profile(self, bounds: ProfileBounds) -> Profile:
+        """Of the replica that has most to do."""
+        usable = await self._usable()
+        if not usable:
+            raise UnavailableError("no model server is ready")
+        return await max(usable, key=lambda replica: replica.outstanding).backend.profile(bounds)
 
     async def close(self) -> None:
         for task in (self._loop_task, self._checking):

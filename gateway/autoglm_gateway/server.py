@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -34,6 +35,7 @@ from autoglm_gateway.shared_quotas import SharedQuotas
 from autoglm_gateway.tracing import Tracing
 from autoglm_gateway.triton_backend import TritonBackend
 from autoglm_gateway.triton_scrape import TritonScraper
+from autoglm_gateway.turns import Turns
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -51,15 +53,16 @@ async def serve(settings: Settings) -> None:
     """
     disable_created_metrics()  # a second series for each counter and histogram, which nobody asks for
     metrics = Metrics(settings.served_model_names[0])
-    backend = _backend(settings, metrics)
+    tracing = Tracing(settings.otlp_endpoint)
+    backend = _backend(settings, metrics, tracing)
     scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
     keys = None if settings.api_keys_file is None else ApiKeys(Path(settings.api_keys_file))
     link = None if settings.redis.redis is None else RedisLink(settings.redis, metrics)
     quotas = Quotas() if link is None else SharedQuotas(link, local=Quotas())
-    tracing = Tracing(settings.otlp_endpoint)
-    media = MediaReader(settings.media)
+    turns = Turns()
+    media = MediaReader(settings.media, turns)
     service = ChatService(
         model_names=settings.served_model_names,
         backend=backend,
@@ -69,11 +72,12 @@ async def serve(settings: Settings) -> None:
         quotas=quotas,
         cache=ResponseCache(settings.cache, metrics, link=link),
         tracing=tracing,
+        log_prompts=settings.log_prompts,
     )
     http_socket = _bind(settings.host, settings.port)
     server = _HttpServer(
         uvicorn.Config(
-            create_app(settings, service, metrics, keys=keys, quotas=quotas, tracing=tracing),
+            create_app(settings, service, metrics, keys=keys, quotas=quotas, tracing=tracing, turns=turns),
             http=BoundedHttpProtocol,
             ws="none",
             loop="none",
@@ -118,12 +122,12 @@ async def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
-def _backend(settings: Settings, metrics: Metrics) -> Backend:
+def _backend(settings: Settings, metrics: Metrics, tracing: Tracing) -> Backend:
     if settings.fake:
         return FakeBackend(settings.fake_knobs)
     replicas = ReplicaSet(
         Discovery(settings.triton_grpc),
-        TritonBackend,
+        partial(TritonBackend, tracing=tracing),
         balancing=Balancing(settings.balancing),
         check_every_s=settings.check_every_s,
     )

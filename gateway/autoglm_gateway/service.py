@@ -20,7 +20,7 @@ from autoglm_gateway.metrics import Metrics, RequestMetrics
 from autoglm_gateway.quotas import QuotaCounter
 from autoglm_gateway.response_cache import ResponseCache
 from autoglm_gateway.tracing import Tracing, mark_failed
-from autoglm_protocol.chat import ChatRequest, TaskKind
+from autoglm_protocol.chat import ChatRequest, TaskKind, TextPart
 from autoglm_protocol.errors import AutoglmError, NotFoundError, RequestCancelledError, UnavailableError
 from autoglm_protocol.events import Cancelled, Failed, Finished, Started, StreamEvent, TokenDelta
 
@@ -113,6 +113,7 @@ class ChatService:
         quotas: QuotaCounter,
         cache: ResponseCache,
         tracing: Tracing,
+        log_prompts: bool = False,
     ) -> None:
         self.model_names = model_names
         self.backend = backend
@@ -122,6 +123,7 @@ class ChatService:
         self._quotas = quotas
         self._cache = cache
         self._tracing = tracing
+        self._log_prompts = log_prompts
         self._flights: set[_Flight] = set()
         self._num_streams = 0
         self._idle = asyncio.Event()
@@ -153,6 +155,8 @@ class ChatService:
                 async with self._admitted(draft, origin.caller):
                     metrics.placed()
                     request = await self._complete(draft, origin)
+                    if self._log_prompts:
+                        _log_prompt(request)
                     source = self.backend.generate if origin.no_store else self._from_cache
                     with self._tracing.step("triton", SpanKind.CLIENT) as span:
                         async with aclosing(source(request)) as events:
@@ -247,6 +251,20 @@ class ChatService:
             self._flights.discard(flight)
             if not self._flights:
                 self._idle.set()
+
+
+def _log_prompt(request: ChatRequest) -> None:
+    messages = [
+        {
+            "role": message.role.value,
+            "content": [
+                part.text if isinstance(part, TextPart) else f"<{type(part).__name__}: {len(part.data)} bytes>"
+                for part in message.parts
+            ],
+        }
+        for message in request.messages
+    ]
+    _log.info("prompt", extra={"request_id": request.request_id, "messages": messages})
 
 
 async def _start(events: AsyncGenerator[StreamEvent, None]) -> Started:

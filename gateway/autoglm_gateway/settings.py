@@ -57,6 +57,7 @@ class Settings:
     otlp_endpoint: str | None = option(None, "OpenTelemetry collector (OTLP over gRPC), as http://host:4317")
     page: bool = option(True, "a page at / to try the model in a browser")
     log_level: str = option("info", "debug, info, warning or error")
+    log_prompts: bool = option(False, "write the text of every request to the log")
     fake: bool = option(False, "answer from a deterministic fake instead of Triton")
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     media: MediaLimits = field(default_factory=MediaLimits)

@@ -7,7 +7,8 @@ arrive without its copies, and cancelling a call is the call's own method.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import grpc
@@ -18,7 +19,8 @@ from tritonclient.grpc.service_pb2_grpc import (  # pyright: ignore[reportMissin
     GRPCInferenceServiceStub,
 )
 
-from autoglm_gateway.tracing import current_trace
+from autoglm_gateway.backend import Profile
+from autoglm_gateway.tracing import Tracing, current_trace, is_traced
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import (
     AutoglmError,
@@ -29,15 +31,20 @@ from autoglm_protocol.errors import (
     from_wire_text,
 )
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent
-from autoglm_protocol.tensors import AUTOGLM_PHONE, Tensors, bytes_tensor
-from autoglm_protocol.wire import chat_to_tensors, event_from_tensors
+from autoglm_protocol.profile import ProfileBounds
+from autoglm_protocol.steps import Steps
+from autoglm_protocol.tensors import AUTOGLM_PHONE, TEXT_DECODER, Array, ModelContract, Tensors, bytes_tensor
+from autoglm_protocol.wire import chat_to_tensors, message_from_tensors, profile_to_tensors, trace_from_tensors
 
 pb: Any = service_pb2  # its classes are made at import, where no type checker sees them
 _EOF: Any = grpc.aio.EOF  # pyright: ignore # not in the stubs
 _log = logging.getLogger(__name__)
 _PROBE_TIMEOUT_S = 2.0
 _FEATURES_PARAMETER = "features"
-_DTYPES = {spec.name: spec.dtype for spec in AUTOGLM_PHONE.inputs}
+_PROFILE_WRITING_S = 120.0
+_DTYPES = {
+    contract.model: {spec.name: spec.dtype for spec in contract.inputs} for contract in (AUTOGLM_PHONE, TEXT_DECODER)
+}
 _NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -55,8 +62,9 @@ _CHANNEL_OPTIONS = (
 class TritonBackend:
     """Streams from the BLS model `autoglm_phone` at `address` (host:port). To be made inside the event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, tracing: Tracing) -> None:
         self.address = address
+        self._tracing = tracing
         self._features: frozenset[str] | None = None
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
@@ -70,12 +78,15 @@ class TritonBackend:
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         call = self._stub.ModelStreamInfer()
         is_over = False
+        sent_ns = time.time_ns()
         try:
-            await call.write(_infer_request(request))
+            await call.write(_chat_request(request))
             await call.done_writing()
             while not is_over:
-                event = _event(await call.read())
-                if event is not None:
+                event = _message(await call.read())
+                if isinstance(event, Steps):
+                    self._tracing.add_steps(event, sent_ns=sent_ns)
+                elif event is not None:
                     is_over = isinstance(event, Finished | Failed | Cancelled)
                     yield event
         except grpc.aio.AioRpcError as error:
@@ -101,6 +112,24 @@ class TritonBackend:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.ready)
+
+    async def profile(self, bounds: ProfileBounds) -> Profile:
+        call = self._stub.ModelStreamInfer(timeout=bounds.seconds + _PROFILE_WRITING_S)
+        try:
+            await call.write(_infer_request(TEXT_DECODER, "profile", profile_to_tensors(bounds)))
+            await call.done_writing()
+            message: Any = await call.read()
+            if message is _EOF:
+                raise InternalError("the model server ended the profile too soon")
+            if message.error_message:
+                raise _model_error(message.error_message)
+            trace = trace_from_tensors(_tensors(message.infer_response))
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+        except grpc.aio.UsageError as error:
+            raise await self._status_of(call) from error
+        self._let_end(call)
+        return Profile(trace_gzip=trace, server=self.address)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -139,36 +168,46 @@ class TritonBackend:
         return InternalError("the model server failed")
 
 
-def _infer_request(request: ChatRequest) -> Any:
-    message = pb.ModelInferRequest(model_name=AUTOGLM_PHONE.model, id=request.request_id)
-    for name, tensor in chat_to_tensors(request).items():
-        message.inputs.add(name=name, datatype=_DTYPES[name], shape=tensor.shape)
-        message.raw_input_contents.append(
-            b"".join(len(item).to_bytes(4, "little") + item for item in tensor)
-            if _DTYPES[name] == "BYTES"
-            else tensor.tobytes()
-        )
+def _chat_request(request: ChatRequest) -> Any:
+    message = _infer_request(AUTOGLM_PHONE, request.request_id, chat_to_tensors(request))
     for name, value in current_trace().items():
         message.parameters[name].string_param = value
+    if is_traced():
+        message.parameters["return_steps"].bool_param = True
     return message
 
 
-def _event(message: Any) -> StreamEvent | None:
+def _infer_request(contract: ModelContract, request_id: str, tensors: Mapping[str, Array]) -> Any:
+    message = pb.ModelInferRequest(model_name=contract.model, id=request_id)
+    for name, tensor in tensors.items():
+        dtype = _DTYPES[contract.model][name]
+        message.inputs.add(name=name, datatype=dtype, shape=tensor.shape)
+        message.raw_input_contents.append(
+            b"".join(len(item).to_bytes(4, "little") + item for item in tensor)
+            if dtype == "BYTES"
+            else tensor.tobytes()
+        )
+    return message
+
+
+def _message(message: Any) -> StreamEvent | Steps | None:
     """None for a message without tensors, which only marks the end of the stream."""
     if message is _EOF:
         return Failed(error=InternalError("the model server ended the stream too soon"))
     if message.error_message:
         return Failed(error=_model_error(message.error_message))
     response = message.infer_response
-    if not response.outputs:
-        return None
+    return message_from_tensors(_tensors(response)) if response.outputs else None
+
+
+def _tensors(response: Any) -> Tensors:
     tensors: Tensors = {}
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         if output.datatype == "BYTES":
             tensors[output.name] = bytes_tensor(_split_bytes(raw))
         else:
             tensors[output.name] = np.frombuffer(raw, dtype=_NUMPY[output.datatype])
-    return event_from_tensors(tensors)
+    return tensors
 
 
 def _split_bytes(raw: bytes) -> list[bytes]:

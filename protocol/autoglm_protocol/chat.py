@@ -72,6 +72,8 @@ class ChatOptions:
 
     depth: int | str | None = None
     exit: str | None = None
+    attention_window: int | None = None
+    """Tokens that each token reads of those before it; only a checkpoint knows how few it bears."""
     enable_thinking: bool = True
     max_reasoning_tokens: int | None = None
     max_reasoning_steps: int | None = None

@@ -41,6 +41,7 @@ class ExecutionPlan:
     """Why this depth, in words for the log."""
     reasoning_budget_tokens: int | None = None
     attention_window: int | None = None
+    """Tokens before it, itself included, that a token reads, beside the text's first ones; None is all."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "exit_mode": self.exit_mode.value}
@@ -53,6 +54,7 @@ class ExecutionPlan:
     def report(self, *, encoders_run: tuple[str, ...], embedding_cache_hits: int) -> dict[str, Any]:
         """`dynamic_graph` as far as it is known before the first token; the decoder adds what it ran."""
         planned = {VISION: self.run_vision, SPEECH: self.run_speech}
+        narrowed = {} if self.attention_window is None else {"attention_window": self.attention_window}
         return {
             "enabled": self.enabled,
             "depth": self.depth,
@@ -62,6 +64,7 @@ class ExecutionPlan:
             "encoders_run": list(encoders_run),
             "encoders_skipped": [name for name, run in planned.items() if not run],
             "embedding_cache_hits": embedding_cache_hits,
+            **narrowed,
         }
 
     def log_lines(self, *, has_images: bool, has_audio: bool) -> tuple[str, ...]:
@@ -74,7 +77,9 @@ class ExecutionPlan:
         if not self.enabled:
             vision += "" if has_images else " (dynamic graph off)"
             speech += "" if has_audio else " (dynamic graph off)"
-        lines = (f"Activating {path} inference path ({self.depth} layers)", vision, speech)
+        lines = [f"Activating {path} inference path ({self.depth} layers)", vision, speech]
+        if self.attention_window is not None:
+            lines.append(f"Narrowing attention to the last {self.attention_window} tokens")
         return tuple(f"[DYNAMIC GRAPH] {line}" for line in lines)
 
 
@@ -94,3 +99,22 @@ def parse_depth(value: Any, exits: tuple[int, ...], num_layers: int) -> int | No
         choices = ", ".join(str(d) for d in allowed)
         raise InvalidRequestError(f'depth is {value!r}, must be "auto", "full" or one of {choices}', param="depth")
     return value
+
+
+def check_attention_window(tokens: Any, least: int | None, exit_mode: ExitMode) -> None:
+    """The request field `attention_window`. least: the narrowest that the checkpoint allows, None for none at all.
+
+    Raises InvalidRequestError naming the field.
+    """
+    if tokens is None:
+        return
+    field = "attention_window"
+    if least is None:
+        raise InvalidRequestError("this checkpoint allows no narrower attention window", param=field)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < least:
+        raise InvalidRequestError(
+            f"{field} is {tokens!r}, must be a whole number from {least}, the least that this checkpoint allows",
+            param=field,
+        )
+    if exit_mode is ExitMode.CERTIFIED:
+        raise InvalidRequestError(f'{field} cannot go with exit "certified": a certificate holds for all keys', param=field)

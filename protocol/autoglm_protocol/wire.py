@@ -23,10 +23,11 @@ from autoglm_protocol.chat import (
     TextPart,
     ToolCall,
 )
-from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.errors import InternalError, InvalidRequestError, from_wire_text, wire_text
 from autoglm_protocol.events import (
     Cancelled,
     ChoiceFinished,
+    Failed,
     Finished,
     FinishReason,
     Started,
@@ -186,7 +187,7 @@ def decode_from_tensors(tensors: Mapping[str, Array]) -> DecodeRequest:
 
 
 def event_to_tensors(event: StreamEvent) -> Tensors:
-    """Failed has no tensors: it travels as a Triton error (`errors.wire_text`)."""
+    """Failed travels so only after other events: before, it is a Triton error (`errors.wire_text`)."""
     text: str = ""
     token_ids: tuple[int, ...] = ()
     body: dict[str, Any]
@@ -213,7 +214,7 @@ def event_to_tensors(event: StreamEvent) -> Tensors:
     elif isinstance(event, Cancelled):
         body = {"type": "cancelled", "usage": event.usage.to_json(), "dynamic_graph": dict(event.dynamic_graph)}
     else:
-        raise TypeError("a Failed event travels as a Triton error")
+        body = {"type": "failed", "error": wire_text(event.error)}
     return _message_tensors(body, text, token_ids)
 
 
@@ -259,6 +260,8 @@ def _event(tensors: Mapping[str, Array], body: dict[str, Any]) -> StreamEvent:
         )
     if kind == "cancelled":
         return Cancelled(usage=Usage(**body["usage"]), dynamic_graph=body["dynamic_graph"])
+    if kind == "failed":
+        return Failed(error=from_wire_text(body["error"]) or InternalError("a model of the server failed"))
     raise ValueError(f"unknown event type {kind!r}")
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-QUANTIZATIONS = ("auto", "none", "int8", "int4")
+QUANTIZATIONS = ("auto", "none", "int8", "int4", "fp8")
 EXITS = ("fixed", "lossless", "certified")
 DEPTH_WORDS = ("auto", "full")
 

@@ -21,6 +21,9 @@ class Api:
         tls.load_cert_chain(cert_file, key_file)
         self.http = httpx.Client(base_url=url, verify=tls, timeout=60.0)
 
+    def close(self) -> None:
+        self.http.close()
+
     def get(self, path: str, **parameters: str) -> Object:
         return _checked(self.http.get(path, params=parameters)).json()
 
@@ -35,7 +38,9 @@ class Api:
         return _checked(self.create(path, created)).json()
 
     def patch(self, path: str, change: Object, *, content_type: str = "application/merge-patch+json") -> Object:
-        return _checked(self.http.patch(path, content=json.dumps(change), headers={"content-type": content_type})).json()
+        return _checked(
+            self.http.patch(path, content=json.dumps(change), headers={"content-type": content_type})
+        ).json()
 
     def delete(self, path: str) -> None:
         _checked(self.http.delete(path))

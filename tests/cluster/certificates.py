@@ -28,9 +28,9 @@ class Authority:
 
     def client(self, user: str, group: str | None = None) -> KeyPair:
         """Kubernetes reads the user from the common name and the group from the organization."""
-        return self._write(
-            user.replace(":", "-"), self._ca.issue_cert(common_name=user, organization_name=group)
-        )
+        # Go refuses a certificate whose list of names is critical and empty
+        leaf = self._ca.issue_cert("client.test", common_name=user, organization_name=group)
+        return self._write(user.replace(":", "-"), leaf)
 
     def _write(self, name: str, leaf: trustme.LeafCert) -> KeyPair:
         pair = KeyPair(cert=self._folder / f"{name}.crt", key=self._folder / f"{name}.key")

@@ -23,8 +23,11 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with daemons_in(tmp_path_factory.mktemp("cluster")) as daemons:
         plane = start_control_plane(daemons)
         start_kwok(plane)
-        add_nodes(plane, [cpu_node("cpu-0")])
-        yield plane
+        try:
+            add_nodes(plane, [cpu_node("cpu-0")])
+            yield plane
+        finally:
+            plane.api.close()
 
 
 @pytest.fixture(scope="session")
@@ -68,5 +71,3 @@ def pool(plane: ControlPlane) -> Iterator[str]:
     add_nodes(plane, nodes)
     yield name
     remove_nodes(plane, nodes)
-
-

@@ -83,12 +83,8 @@ def start_control_plane(daemons: Daemons, *, horizontal_sync_s: float = 1.0) -> 
         f"--cert-dir={folder / 'scheduler'}",
     )
     account = "/api/v1/namespaces/default/serviceaccounts/default"
-    daemons.wait_until(
-        lambda: answers(api.http, account), what="the controller manager", timeout_s=START_TIMEOUT_S
-    )
-    return ControlPlane(
-        folder=folder, daemons=daemons, authority=authority, url=url, kubeconfig=kubeconfig, api=api
-    )
+    daemons.wait_until(lambda: answers(api.http, account), what="the controller manager", timeout_s=START_TIMEOUT_S)
+    return ControlPlane(folder=folder, daemons=daemons, authority=authority, url=url, kubeconfig=kubeconfig, api=api)
 
 
 def write_kubeconfig(path: Path, url: str, authority: Authority, user: KeyPair) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.cluster.api import Object
 from tests.cluster.control_plane import ControlPlane
 
@@ -23,8 +22,23 @@ MODULES = {
     "sigs.k8s.io/gateway-api@v1.4.0": "config/crd/standard/*.yaml",
     "sigs.k8s.io/gateway-api-inference-extension@v1.1.0": "config/crd/bases/*.yaml",
 }
-KINDS = {"HTTPRoute", "InferencePool", "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor", "VirtualService"}
+KINDS = {
+    "HTTPRoute",
+    "InferencePool",
+    "PodMonitor",
+    "PrometheusRule",
+    "ScaledObject",
+    "ServiceMonitor",
+    "VirtualService",
+}
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+class _Loader(yaml.CSafeLoader):
+    """Takes a lone `=` (an operator in Alertmanager's matchers) as text, which PyYAML has no constructor for."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 
 def module_folder(module: str, folder: Path) -> Path:
@@ -53,7 +67,7 @@ def definitions(folder: Path) -> Iterator[Object]:
     seen: set[str] = set()
     for module, pattern in MODULES.items():
         for path in sorted(module_folder(module, folder).glob(pattern)):
-            for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
+            for document in yaml.load_all(path.read_text(), _Loader):
                 if document and document.get("kind") == "CustomResourceDefinition":
                     kind = document["spec"]["names"]["kind"]
                     group_kind = document["metadata"]["name"]
@@ -76,7 +90,7 @@ def establish(plane: ControlPlane) -> None:
         established = {
             one["metadata"]["name"]
             for one in found
-            for condition in one.get("status", {}).get("conditions", [])
+            for condition in one["status"].get("conditions") or []
             if condition["type"] == "Established" and condition["status"] == "True"
         }
         return names <= established

@@ -29,9 +29,7 @@ class Helm:
             "PATH": "/usr/bin:/bin",
         }
         command = [str(BIN / VERSIONS[self.version]), *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=timeout_s, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout_s, check=False)
         if done.returncode:
             raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr}{done.stdout}")
         return done.stdout
@@ -42,9 +40,7 @@ class Helm:
     def upgrade(self, release: str, namespace: str, values: Mapping[str, Any], *options: str) -> str:
         return self._with_values("upgrade", release, namespace, values, *options)
 
-    def _with_values(
-        self, verb: str, release: str, namespace: str, values: Mapping[str, Any], *options: str
-    ) -> str:
+    def _with_values(self, verb: str, release: str, namespace: str, values: Mapping[str, Any], *options: str) -> str:
         path = self.home / f"{namespace}-{release}-values.json"
         path.write_text(json.dumps(values))
         return self(verb, release, str(FOLDER), "-n", namespace, "-f", str(path), *options)

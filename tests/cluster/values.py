@@ -20,6 +20,6 @@ def release_values(
             "rollout": {"minReadySeconds": 0},
         },
         "gateway": {"replicas": gateways, "limits": {"maxWaitSeconds": 1}},
-        "drain": {"maxGenerationSeconds": 1, "endpointLagSeconds": 1, "marginSeconds": 1},
+        "drain": {"maxGenerationSeconds": 1, "endpointLagSeconds": 1, "marginSeconds": 15},
     }
     return merged(base, sections)

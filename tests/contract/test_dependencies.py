@@ -15,8 +15,8 @@ else:
     import tomli as tomllib
 
 _ROOT = Path(__file__).parents[2]
-_EXTRAS = ("server", "client", "train", "bench", "deploy", "engines")
-_EXTRA_OF_ITS_OWN = {"plans"}  # folders that their package's extra does not serve
+_EXTRAS = ("backend", "server", "client", "train", "bench", "deploy", "engines")
+_EXTRA_OF_ITS_OWN = {"plans", "deploy"}  # folders that their package's extra does not serve
 _INSIDE_TRITON = {"triton_python_backend_utils", "autoglm_site"}  # the Python backend brings them
 _ON_GPU_MACHINES = {"tensorrt"}  # imported where it is used, from an extra that no test machine installs
 
@@ -27,7 +27,8 @@ _ON_GPU_MACHINES = {"tensorrt"}  # imported where it is used, from an extra that
         ("protocol/autoglm_protocol", ""),
         ("gateway/autoglm_gateway", "gateway"),
         ("client/autoglm_client", "client"),
-        ("python_backend/autoglm_backend", "server"),
+        ("client/autoglm_client/deploy", "deploy"),
+        ("python_backend/autoglm_backend", "backend"),
         ("python_backend/autoglm_backend/plans", "engines"),
         ("training/autoglm_training", "train"),
     ],

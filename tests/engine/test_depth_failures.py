@@ -20,6 +20,7 @@ from tests.random_checkpoint import IMAGE_ID
 
 from autoglm_backend.engine import engine as engine_module
 from autoglm_backend.engine.sampler import distribution, process
+from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.engine.sequence import Prompt, Sequence
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.engine.speculation import DraftController, DraftPlan
@@ -99,7 +100,7 @@ def reference(dense: Dense, text: int, length: int, mode: ExitMode, depth: int) 
     return _references[key]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     requests,
     st.sampled_from(EXITS),
@@ -209,6 +210,33 @@ def test_memory_of_a_request_shrinks_with_its_depth(directory: Path) -> None:
     assert used == {depth: depth * 32 * 2 * 2 * 16 * 8 for depth in (1, 2, 4)}
     assert stats.kv_bytes == 0
     assert stats.kv_bytes_peak == used[4]
+
+
+def test_reservations_follow_the_text_and_never_reach_beyond_its_end(directory: Path) -> None:
+    engine, stream = drafting(directory, 1, 6, block_tokens=2, prefix_cache=False), Stream()
+    runner, blocks = engine._engine._runner, engine._engine._blocks
+    run, trim = runner.run, blocks.trim
+    reserved: list[int] = []
+    kept: list[tuple[int, int, int]] = []
+
+    def watched_run(rows: Seq[Row], *rest: object) -> object:
+        reserved.extend(len(table) for row in rows for table in row.sequence.blocks)
+        return run(rows, *rest)
+
+    def watched_trim(sequence: Sequence, num_tokens: int) -> None:
+        trim(sequence, num_tokens)
+        kept.extend((len(table), sequence.num_history, len(sequence.drafts)) for table in sequence.blocks)
+
+    runner.run, blocks.trim = watched_run, watched_trim  # type: ignore[method-assign]
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    engine.add(ask("a", prompt(9, 4), exit_mode=LOSSLESS, sampling=params), stream)
+    finished(stream)
+    usage = engine.stats().kv_usage
+    engine.shutdown()
+    # Six drafts each step, but no block beyond the last token that is run: 9 of the prompt and 11 of the answer.
+    assert max(reserved) == 10
+    assert all(owned <= -(-length // 2) and not drafts for owned, length, drafts in kept)
+    assert usage == 0.0
 
 
 @pytest.mark.parametrize("num_right", range(5))

@@ -67,19 +67,16 @@ def generate(service: DecoderService, tag: str, max_tokens: int, started: thread
     assert is_over.wait(60)
 
 
-def test_a_profile_holds_its_steps_and_names_the_costliest_operators(service: DecoderService):
+def test_a_profile_holds_its_steps_and_what_ran_in_them(service: DecoderService):
     outcome = Outcome()
     service.profile(ProfileBounds(steps=4, seconds=60), outcome)
     generate(service, "a", 12)
 
     trace = outcome.trace()
     names = [event.get("name") for event in trace["traceEvents"]]
-    operators = trace["autoglm"]["operators"]
     assert trace["autoglm"]["steps"] == 4
     assert names.count("step") == 4
-    assert "layers" in names
-    assert operators == sorted(operators, key=lambda row: -row["cpu_self_us"])
-    assert {"step", "layers"} <= {row["name"] for row in operators}
+    assert {"layers", "aten::argmax"} <= set(names)
 
 
 def test_an_idle_engines_profile_ends_by_its_time(service: DecoderService):

@@ -211,8 +211,9 @@ def test_fields_that_ask_for_what_happens_anyway_are_accepted(gateway: Gateway):
 def test_a_failure_in_the_middle_is_one_error_event_and_then_the_end():
     """Check 29."""
     with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:
-        *_, last = stream_lines(gateway, chat_body())
-        assert json.loads(last)["error"]["code"] == "internal_error"
+        *_, error, end = stream_lines(gateway, chat_body())
+        assert end == "[DONE]"
+        assert json.loads(error)["error"]["code"] == "internal_error"
         assert post(gateway, chat_body()).status_code == 500
         assert gateway.metric("autoglm_gateway_request_failures_total") == 2
 

@@ -150,8 +150,9 @@ def test_sigterm_ends_what_takes_too_long_with_an_error_event():
             lines = response.iter_lines()
             next(lines)
             gateway.process.send_signal(signal.SIGTERM)
-            last = [line for line in lines if line][-1]
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_is_shutting_down"
+            *_, error, end = (line for line in lines if line)
+        assert end == "data: [DONE]"
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "server_is_shutting_down"
         assert gateway.process.wait(10) == 0
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
-from typing import Any
-
 import grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from tests.gateway.processes import MODEL, running_gateway
 from tests.gateway.wire import chat_body, post, stream_lines
+from tests.otlp import collector
 
 from autoglm_protocol.grpc import autoglm_pb2 as pb
 from autoglm_protocol.grpc import autoglm_pb2_grpc
@@ -19,33 +14,11 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
-@contextmanager
-def collector() -> Iterator[tuple[str, list[Any]]]:
-    """An OTLP collector's address and the spans that it has been sent."""
-    spans: list[Any] = []
-
-    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
-            for resource in request.resource_spans:
-                for scope in resource.scope_spans:
-                    spans.extend(scope.spans)
-            return trace_service_pb2.ExportTraceServiceResponse()
-
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}", spans
-    finally:
-        server.stop(None).wait()
-
-
 def test_a_request_is_a_span_of_the_callers_trace_with_its_steps_as_children():
-    with collector() as (endpoint, spans):
-        with running_gateway("--fake", "--otlp-endpoint", endpoint) as gateway:
+    with collector() as collected:
+        with running_gateway("--fake", "--otlp-endpoint", collected.endpoint) as gateway:
             post(gateway, chat_body(), headers=HEADERS)
-        by_name = {span.name: span for span in spans}
+        by_name = {span.name: span for span in collected.spans}
         root = by_name["POST /v1/chat/completions"]
 
     assert root.trace_id.hex() == TRACE
@@ -56,8 +29,8 @@ def test_a_request_is_a_span_of_the_callers_trace_with_its_steps_as_children():
 
 
 def test_grpc_and_streams_are_traced_too_and_refusals_are_errors():
-    with collector() as (endpoint, spans):
-        with running_gateway("--fake", "--otlp-endpoint", endpoint) as gateway:
+    with collector() as collected:
+        with running_gateway("--fake", "--otlp-endpoint", collected.endpoint) as gateway:
             stream_lines(gateway, chat_body())
             post(gateway, chat_body(depth=7))
             with grpc.insecure_channel(gateway.grpc) as channel:
@@ -65,9 +38,9 @@ def test_grpc_and_streams_are_traced_too_and_refusals_are_errors():
                 autoglm_pb2_grpc.AutoGLMStub(channel).Chat(
                     pb.ChatRequest(model=MODEL, messages=[message]), metadata=tuple(HEADERS.items())
                 )
-        over_grpc = next(span for span in spans if span.name == "autoglm.v1.AutoGLM/Chat")
-        failed = [span for span in spans if span.status.code == span.status.STATUS_CODE_ERROR]
+        over_grpc = next(span for span in collected.spans if span.name == "autoglm.v1.AutoGLM/Chat")
+        failed = [span for span in collected.spans if span.status.code == span.status.STATUS_CODE_ERROR]
 
     assert over_grpc.trace_id.hex() == TRACE
     assert {span.name for span in failed} == {"triton", "POST /v1/chat/completions"}
-    assert sum(span.name == "triton" for span in spans) == 3
+    assert sum(span.name == "triton" for span in collected.spans) == 3

@@ -65,7 +65,7 @@ def test_a_refusal_of_the_model_keeps_its_status_code_and_field(triton_gateway: 
 def test_a_failure_in_the_middle_becomes_an_error_event(triton_gateway: Gateway):
     lines = stream_lines(triton_gateway, chat_body("fail 3"))
 
-    assert '"message":"the decoder broke"' in lines[-1]
+    assert '"message":"the decoder broke"' in lines[-2]
 
 
 def test_features_come_from_the_models_config(triton_gateway: Gateway):
@@ -124,8 +124,9 @@ def test_a_triton_that_dies_and_comes_back_needs_no_restart_of_the_gateway(tmp_p
                 lines = response.iter_lines()
                 next(lines)
                 triton.process.kill()
-                last = [line for line in lines if line][-1]
-            assert '"code":"backend_unavailable"' in last
+                *_, error, end = (line for line in lines if line)
+            assert '"code":"backend_unavailable"' in error
+            assert end == "data: [DONE]"
         refusal(post(gateway, chat_body("say ok")), 503)
         with running_triton(tmp_path, **ports):
             gateway.wait_until_ready(5)

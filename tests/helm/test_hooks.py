@@ -37,6 +37,13 @@ def test_each_script_has_its_pod():
     assert all(pod["metadata"]["annotations"]["helm.sh/hook"] == "test" for pod in pods)
 
 
+def test_only_pods_are_test_hooks():
+    """`helm test --logs` fails on any other object: it asks for the logs of each."""
+    hooks = [o for o in render() if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+
+    assert {o["kind"] for o in hooks} == {"Pod"}
+
+
 def test_the_key_comes_from_a_secret():
     for pod in of_kind(render(VARIANTS["tls and keys"]), "Pod"):
         environment = {e["name"]: e for e in pod["spec"]["containers"][0]["env"]}

@@ -15,10 +15,11 @@ from autoglm_protocol.chat import (
     TextPart,
     ToolCall,
 )
-from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.errors import InvalidRequestError, UnavailableError
 from autoglm_protocol.events import (
     Cancelled,
     ChoiceFinished,
+    Failed,
     Finished,
     FinishReason,
     Started,
@@ -210,3 +211,10 @@ def test_a_wrong_task_is_refused_by_name(raw: object, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         chat_from_tensors({"messages": json_tensor([]), "task": json_tensor(raw)}, request_id="r", model="m")
     assert refused.value.param == param
+
+
+def test_a_failure_after_other_events_survives_the_wire() -> None:
+    event = event_from_tensors(event_to_tensors(Failed(error=UnavailableError("a rank died"))))
+    assert isinstance(event, Failed)
+    assert isinstance(event.error, UnavailableError)
+    assert str(event.error) == "a rank died"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from autoglm_training.evaluation.quality_page import write_page
 from autoglm_training.evaluation.speech import WordErrors, word_errors
 from autoglm_training.exits.calibrate import Answered, CertifiedRuns
 from autoglm_training.exits.traffic import prompts, traffic
+from autoglm_training.files import save_json
 from autoglm_training.loading import LoadedCheckpoint, load_checkpoint
 from autoglm_training.samples import RowBuilder
 
@@ -83,7 +85,7 @@ def episode_figures(played: Sequence[Played]) -> dict[str, object]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="autoglm evaluate", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
-    parser.add_argument("--samples", type=int, default=200, help="samples of each modality")
+    parser.add_argument("--samples", type=int, default=200, help="samples of each modality, 0 for none")
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES))
     parser.add_argument("--depths", nargs="+", type=int, help="all exits and full depth where not given")
     parser.add_argument("--traffic", type=int, default=0, help="mixed requests to hold the certificate against")
@@ -91,11 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=0, help="episodes to play through the server at --url")
     parser.add_argument("--url", help="a running server, such as http://127.0.0.1:8000")
     parser.add_argument("--model", default="autoglm-phone-tiny", help="its model's name")
-    parser.add_argument("--page", type=Path, help="also write this page (quality.md) and its plots")
+    parser.add_argument("--figures", type=Path, help="add the figures to this file; what was measured before stays")
+    parser.add_argument("--page", type=Path, help="also write this page (quality.md) and its plot from all figures")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show-wrong", type=int, default=0, help="print this many wrong answers of each modality")
     args = parser.parse_args(argv)
+    if args.page is not None and not args.samples and args.figures is None:
+        parser.error("--page needs figures: measure some, or name their file with --figures")
     if args.episodes and not args.url:
         parser.error("--episodes needs --url: episodes are played through a running server")
     torch.set_num_threads(args.threads)
@@ -111,14 +116,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     started = time.monotonic()
     loaded = load_checkpoint(args.checkpoint)
     depths = args.depths or all_depths(loaded)
-    graded = evaluate(loaded, args.modalities, args.samples, depths, args.seed)
-    _show_wrong(graded, args.modalities, depths[-1], args.show_wrong)
-    figures: dict[str, object] = {
-        "seed": args.seed,
-        "samples": args.samples,
-        "rows": group_rows(graded),
-        "agreement": agreement_rows(graded, depths[-1]),
-    }
+    figures: dict[str, Any] = {}
+    if args.figures is not None and args.figures.exists():
+        figures = json.loads(args.figures.read_text(encoding="utf-8"))
+    if args.samples:
+        graded = evaluate(loaded, args.modalities, args.samples, depths, args.seed)
+        _show_wrong(graded, args.modalities, depths[-1], args.show_wrong)
+        agreement = agreement_rows(graded, depths[-1])
+        figures |= {"seed": args.seed, "samples": args.samples, "rows": group_rows(graded), "agreement": agreement}
+        print(markdown_table(figures["rows"], depths))
     if args.traffic:
         figures["certified"] = certified_figures(loaded, args.traffic, args.seed + 1)
     if args.clips:
@@ -126,7 +132,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         figures["word_errors"] = {e.language: {"clips": e.num_clips, "rate": round(e.rate, 4)} for e in errors}
     if args.episodes:
         figures["episodes"] = episode_figures(play_many(server(args.url, args.model), args.episodes, args.seed + 3))
-    print(markdown_table(group_rows(graded), depths))
+    if args.figures is not None:
+        save_json(figures, args.figures)
     if args.page is not None:
         write_page(args.page, figures, depths, args.checkpoint.name)
     print(json.dumps({**figures, "seconds": round(time.monotonic() - started, 1)}))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from autoglm_training.evaluate import MODALITIES, all_depths, evaluate
-from autoglm_training.evaluation.grading import group_rows, markdown_table
-from autoglm_training.loading import load_checkpoint
+from autoglm_training.evaluation.grading import markdown_table
+from autoglm_training.files import save_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +84,14 @@ def write_card(
         stages=record.stages,
         limits="".join(f"- {limit}\n" for limit in limits),
     )
-    (directory / "README.md").write_text(text, encoding="utf-8")
+    save_text(text, directory / "README.md")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate a checkpoint and write its card."""
+    """Write a checkpoint's card from the figures of its evaluation."""
     parser = argparse.ArgumentParser(prog="python -m autoglm_training.model_card", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
-    parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--test-seed", type=int, default=1)
+    parser.add_argument("--figures", type=Path, required=True, help="file of `autoglm evaluate --figures`")
     parser.add_argument("--command", default="autoglm train --recipe tiny-cpu --stage all")
     parser.add_argument("--commit", required=True)
     parser.add_argument("--seed", type=int, required=True)
@@ -102,12 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--machine", required=True)
     parser.add_argument("--stages", required=True)
     parser.add_argument("--limit", action="append", default=[], help="one more line under Limits")
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    loaded = load_checkpoint(args.checkpoint)
-    depths = all_depths(loaded)
-    table = markdown_table(group_rows(evaluate(loaded, MODALITIES, args.samples, depths, args.test_seed)), depths)
+    figures = json.loads(args.figures.read_text(encoding="utf-8"))
+    depths = sorted({row["depth"] for row in figures["rows"]})
     record = TrainingRecord(
         command=args.command,
         commit=args.commit,
@@ -116,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine=args.machine,
         stages=args.stages,
     )
-    write_card(args.checkpoint, table, args.samples, args.test_seed, record, tuple(args.limit))
-    print(table)
+    table = markdown_table(figures["rows"], depths)
+    write_card(args.checkpoint, table, figures["samples"], figures["seed"], record, tuple(args.limit))
     return 0
 
 

@@ -1,7 +1,6 @@
 """Training that expects its weights to be rounded: forward and backward run on int8 weights, steps on the exact ones.
 
-That is the straight-through estimator: gradients at the rounded weights move the weights that are rounded. Each output
-row has its own scale, the largest magnitude at 127.
+That is the straight-through estimator: gradients at the rounded weights move the weights that are rounded.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-LEVELS = 127
+from autoglm_backend.models.quantization import quantize_int8
 
 
 @torch.no_grad()
 def rounded(weight_OI: Tensor) -> Tensor:
-    """The weights as int8 with one scale a row gives them back."""
-    scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LEVELS
-    return (weight_OI / scale_O1).round().clamp(-LEVELS, LEVELS) * scale_O1
+    """The weights as serving in int8 would have them."""
+    stored = quantize_int8(weight_OI)
+    return (stored.values_NK * stored.scale_N[:, None]).to(weight_OI.dtype)
 
 
 def quantized_weights(module: nn.Module) -> list[Tensor]:

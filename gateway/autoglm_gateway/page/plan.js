@@ -6,6 +6,7 @@ const SHADES = 4;
 export class Plan {
   reset() {
     this.layers = [];
+    this.graph = this.usage = null;
     this.firstToken_ms = null;
     this.sent_ms = performance.now();
     $("plan").hidden = true;
@@ -31,15 +32,20 @@ export class Plan {
   #draw() {
     $("plan").hidden = false;
     const graph = this.graph ?? {};
-    const ran = new Set(graph.encoders_run ?? []);
     $("encoders").replaceChildren(
-      ...["vision", "speech"].map((name) => item(`${name} encoder ${ran.has(name) ? "ran" : "skipped"}`, ran.has(name) ? "" : "is-skipped")),
+      ...["vision", "speech"].map((name) => {
+        // an encoder in neither list found all its items in the cache
+        const isSkipped = graph.encoders_skipped?.includes(name) ?? true;
+        const fate = isSkipped ? "skipped" : graph.encoders_run?.includes(name) ? "ran" : "cached";
+        return item(`${name} encoder ${fate}`, isSkipped ? "is-skipped" : "");
+      }),
       ...(graph.depth ? [item(`${graph.exit_mode}, depth ${graph.depth} of ${graph.num_layers}`)] : []),
     );
     const depths = [...new Set(this.layers.map((token) => token.layers))].sort((a, b) => a - b);
     const deepest = graph.num_layers ?? Math.max(...depths, 1);
     const shade = (layers) => `depth-${Math.min(SHADES - 1, Math.ceil((layers / deepest) * SHADES) - 1)}`;
     $("strip").hidden = !this.layers.length;
+    $("strip").setAttribute("aria-label", `Layers of each token: ${this.layers.map((token) => token.layers).join(", ")}`);
     $("strip").replaceChildren(...this.layers.map((token) => {
       const cell = document.createElement("i");
       cell.className = shade(token.layers);
@@ -60,9 +66,9 @@ export class Plan {
     const decode_s = (this.total_ms - (this.firstToken_ms ?? this.total_ms)) / 1000;
     const mean = this.layers.reduce((sum, token) => sum + token.layers, 0) / (this.layers.length || 1);
     const rows = [
-      ["First token", this.firstToken_ms === null ? "–" : `${Math.round(this.firstToken_ms)} ms`],
+      ["First token", this.firstToken_ms === null ? "–" : duration(this.firstToken_ms)],
       ["Tokens per second", decode_s > 0 && tokens > 1 ? ((tokens - 1) / decode_s).toFixed(0) : "–"],
-      ["Prompt, answer", `${this.usage?.prompt_tokens ?? 0}, ${tokens} tokens`],
+      ["Tokens in, out", `${this.usage?.prompt_tokens ?? 0}, ${tokens}`],
       ...(this.layers.length ? [["Layers per token", mean.toFixed(1)]] : []),
       ...(this.graph?.drafts_proposed ? [["Drafts kept", `${this.graph.drafts_accepted} of ${this.graph.drafts_proposed}`]] : []),
     ];
@@ -76,6 +82,10 @@ export class Plan {
       return row;
     }));
   }
+}
+
+function duration(ms) {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
 function item(text, className = "") {

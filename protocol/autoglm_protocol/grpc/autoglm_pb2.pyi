@@ -136,7 +136,7 @@ class Grammar(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("depth", "exit", "enable_thinking", "max_reasoning_tokens", "max_reasoning_steps", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "priority", "return_reasoning", "return_token_layers", "max_pixels", "min_pixels")
+    __slots__ = ("depth", "exit", "enable_thinking", "max_reasoning_tokens", "max_reasoning_steps", "chat_template_kwargs", "continue_final_message", "add_generation_prompt", "priority", "return_reasoning", "return_token_layers", "max_pixels", "min_pixels", "attention_window")
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
     ENABLE_THINKING_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +150,7 @@ class Options(_message.Message):
     RETURN_TOKEN_LAYERS_FIELD_NUMBER: _ClassVar[int]
     MAX_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MIN_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_WINDOW_FIELD_NUMBER: _ClassVar[int]
     depth: str
     exit: str
     enable_thinking: bool
@@ -163,7 +164,8 @@ class Options(_message.Message):
     return_token_layers: bool
     max_pixels: int
     min_pixels: int
-    def __init__(self, depth: _Optional[str] = ..., exit: _Optional[str] = ..., enable_thinking: _Optional[bool] = ..., max_reasoning_tokens: _Optional[int] = ..., max_reasoning_steps: _Optional[int] = ..., chat_template_kwargs: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., priority: _Optional[int] = ..., return_reasoning: _Optional[bool] = ..., return_token_layers: _Optional[bool] = ..., max_pixels: _Optional[int] = ..., min_pixels: _Optional[int] = ...) -> None: ...
+    attention_window: int
+    def __init__(self, depth: _Optional[str] = ..., exit: _Optional[str] = ..., enable_thinking: _Optional[bool] = ..., max_reasoning_tokens: _Optional[int] = ..., max_reasoning_steps: _Optional[int] = ..., chat_template_kwargs: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., continue_final_message: _Optional[bool] = ..., add_generation_prompt: _Optional[bool] = ..., priority: _Optional[int] = ..., return_reasoning: _Optional[bool] = ..., return_token_layers: _Optional[bool] = ..., max_pixels: _Optional[int] = ..., min_pixels: _Optional[int] = ..., attention_window: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens", "image_tokens", "audio_tokens", "cached_tokens", "reasoning_tokens")

@@ -10,6 +10,7 @@ from autoglm_protocol.errors import InvalidRequestError
 _TYPES: dict[str, tuple[type, ...]] = {
     "depth": (int, str, type(None)),
     "exit": (str, type(None)),
+    "attention_window": (int, type(None)),
     "enable_thinking": (bool,),
     "max_reasoning_tokens": (int, type(None)),
     "max_reasoning_steps": (int, type(None)),

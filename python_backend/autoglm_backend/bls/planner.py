@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoglm_backend.models.attention_window import load_window_offer
 from autoglm_backend.models.config import CheckpointError
 from autoglm_backend.profiles import Profile
 from autoglm_protocol.chat import ChatRequest, Role
 from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.plan import ExecutionPlan, ExitMode, parse_depth
+from autoglm_protocol.plan import ExecutionPlan, ExitMode, check_attention_window, parse_depth
 
 TOKENS_PER_REASONING_STEP = 32
 """A step is about one sentence of thought; `max_reasoning_steps` counts in it, the decoder in tokens."""
@@ -44,6 +45,8 @@ class CheckpointFacts:
     has_certificate: bool = False
     """Gates and certificate are there; whether they fit weights and precision is for the decoder to say."""
     has_speech: bool = False
+    least_window: int | None = None
+    """The narrowest attention window that the checkpoint bears; None where it was trained for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class RequestFacts:
     last_user_text: str
     depth: int | str | None = None
     exit: str | None = None
+    attention_window: int | None = None
     max_reasoning_tokens: int | None = None
     max_reasoning_steps: int | None = None
 
@@ -66,6 +70,7 @@ class RequestFacts:
             last_user_text=user_texts[-1] if user_texts else "",
             depth=options.depth,
             exit=options.exit,
+            attention_window=options.attention_window,
             max_reasoning_tokens=options.max_reasoning_tokens,
             max_reasoning_steps=options.max_reasoning_steps,
         )
@@ -96,13 +101,15 @@ class Deployment:
 
 
 def plan(request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deployment) -> ExecutionPlan:
-    """The plan of one request. Raises InvalidRequestError naming `depth`, `exit`, `messages` or the reasoning field.
+    """The plan of one request. Raises InvalidRequestError naming the field.
 
     Without words about it, a checkpoint with exits answers losslessly. A depth in numbers means exactly that depth.
+    Attention is narrowed only when the request asks for it: no checkpoint is the same under a window.
     """
     if request.num_audios and not checkpoint.has_speech:
         raise InvalidRequestError("this checkpoint has no speech encoder, so it takes no audio", param="messages")
     mode, wanted = _mode_and_depth(request, checkpoint, deployment)
+    check_attention_window(request.attention_window, checkpoint.least_window, mode)
     if not deployment.dynamic_graph:
         depth, mode, reason = checkpoint.num_layers, ExitMode.FIXED, "dynamic graph off"
     elif mode is not ExitMode.FIXED:
@@ -120,6 +127,7 @@ def plan(request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deploym
         exit_mode=mode,
         reason=reason,
         reasoning_budget_tokens=_reasoning_budget(request),
+        attention_window=request.attention_window if deployment.dynamic_graph else None,
     )
 
 
@@ -144,8 +152,10 @@ def load_checkpoint_facts(checkpoint_dir: Path, num_layers: int) -> CheckpointFa
     """Read the sidecars' descriptions. Raises CheckpointError naming the file."""
     path = checkpoint_dir / "exits" / "exits.json"
     has_speech = (checkpoint_dir / "speech" / "speech_config.json").exists()
+    offer = load_window_offer(checkpoint_dir)
+    least_window = None if offer is None else offer.least
     if not path.exists():
-        return CheckpointFacts(num_layers=num_layers, has_speech=has_speech)
+        return CheckpointFacts(num_layers=num_layers, has_speech=has_speech, least_window=least_window)
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         exits = tuple(sorted(int(depth) for depth in raw["depths"]))
@@ -162,6 +172,7 @@ def load_checkpoint_facts(checkpoint_dir: Path, num_layers: int) -> CheckpointFa
         auto_depths=auto,
         has_certificate=all(certificate),
         has_speech=has_speech,
+        least_window=least_window,
     )
 
 

@@ -113,6 +113,7 @@ class _Stream:
         self._doorway = doorway
         self._watch: Watch | None = None
         self._is_over = False
+        self._has_sent = False
         self._lock = threading.Lock()
 
     def start(self, watcher: CancelWatcher) -> None:
@@ -127,9 +128,11 @@ class _Stream:
     def send(self, event: StreamEvent) -> None:
         """In the writer's thread."""
         try:
-            if isinstance(event, Failed):
+            if isinstance(event, Failed) and not self._has_sent:
                 self._sender.fail(event.error)
             else:
+                # Triton 2.51 drops an error that follows an answer on its way to a BLS caller, who then waits for ever.
+                self._has_sent = True
                 self._sender.send(event_to_tensors(event))
         finally:
             if is_terminal(event):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoglm_backend import triton_io
-from autoglm_protocol.events import StreamEvent
+from autoglm_protocol.events import Failed, StreamEvent
 from autoglm_protocol.tensors import EMPTY_SLOT, SPEECH_ENCODER, TEXT_DECODER, VISION_ENCODER
 from autoglm_protocol.wire import DecodeRequest, cancel_to_tensors, decode_to_tensors, event_from_tensors
 
@@ -31,7 +31,10 @@ class TritonStages:
         answers = triton_io.stream(TEXT_DECODER, decode_to_tensors(request))
         try:
             for tensors in answers:
-                yield event_from_tensors(tensors)
+                event = event_from_tensors(tensors)
+                if isinstance(event, Failed):
+                    raise event.error
+                yield event
         except BaseException:
             self.cancel(request.tag)
             raise

@@ -129,6 +129,7 @@ class BlockManager:
             sequence.kv_len[segment] = found * self.block_tokens
             sequence.num_published[segment] = found
         sequence.num_cached = found * self.block_tokens
+        self.release_unread(sequence)
 
     def count_admission(self, sequence: Sequence) -> None:
         """Keep the hit rate: once per request, not per attempt to admit it."""
@@ -152,7 +153,10 @@ class BlockManager:
         for segment, pool in enumerate(self._pools_of(sequence)):
             table = sequence.blocks[segment]
             table.extend(pool.take() for _ in range(need - len(table)))
-        own = sum(len(table) * size for table, size in zip(sequence.blocks, self.block_bytes, strict=False))
+        own = sum(
+            (len(table) - table.count(None)) * size
+            for table, size in zip(sequence.blocks, self.block_bytes, strict=False)
+        )
         sequence.kv_bytes_peak = max(sequence.kv_bytes_peak, own)
         self.bytes_peak = max(self.bytes_peak, self.bytes_used)
         return True
@@ -163,7 +167,26 @@ class BlockManager:
         for segment, pool in enumerate(self._pools_of(sequence)):
             table = sequence.blocks[segment]
             while len(table) > need:
-                pool.release(table.pop())
+                block = table.pop()
+                assert block is not None, "the newest tokens are read by all that follow"
+                pool.release(block)
+
+    def release_unread(self, sequence: Sequence) -> None:
+        """Give back the blocks that a narrow attention window has left behind: no later token reads them."""
+        window = sequence.window
+        if window is None:
+            return
+        first = -(-window.sink_tokens // self.block_tokens)
+        for segment, pool in enumerate(self._pools_of(sequence)):
+            table = sequence.blocks[segment]
+            # The next token to run in this segment stands at kv_len; all later ones read less of what is before it.
+            end = (sequence.kv_len[segment] + 1 - window.tokens) // self.block_tokens
+            for number in reversed(range(first, end)):
+                block = table[number]
+                if block is None:
+                    break
+                pool.release(block)
+                table[number] = None
 
     def publish(self, sequence: Sequence) -> None:
         """Let other sequences find the blocks that are now full, exact and committed."""
@@ -173,14 +196,17 @@ class BlockManager:
         for segment, pool in enumerate(self._pools_of(sequence)):
             full = min(sequence.kv_len[segment], len(sequence.ids)) // self.block_tokens
             for number in range(sequence.num_published[segment], full):
-                pool.publish(sequence.blocks[segment][number], sequence.block_keys[number])
+                block = sequence.blocks[segment][number]
+                assert block is not None, "a block was given back before it was published"
+                pool.publish(block, sequence.block_keys[number])
             sequence.num_published[segment] = max(sequence.num_published[segment], full)
 
     def free(self, sequence: Sequence) -> None:
         for segment, pool in enumerate(self._pools_of(sequence)):
             # Last blocks first: a shared prefix should be evicted from its end.
             for block in reversed(sequence.blocks[segment]):
-                pool.release(block)
+                if block is not None:
+                    pool.release(block)
             sequence.blocks[segment].clear()
         sequence.reset_kv()
 
@@ -197,4 +223,7 @@ class BlockManager:
             for span in sequence.prompt.media:
                 if span.start < start + size and span.start + span.length > start:
                     digest.update(span.key + (start - span.start).to_bytes(8, "little", signed=True))
+            window = sequence.window
+            if window is not None and start + size > window.num_unchanged:
+                digest.update(f"window {window.tokens}+{window.sink_tokens}".encode())
             sequence.block_keys.append(digest.digest())

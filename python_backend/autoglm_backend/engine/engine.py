@@ -195,6 +195,7 @@ class Engine:
                 reasoning_open=request.place is Place.THOUGHT,
                 grammar=request.grammar_state(),
                 bad_words=request.bad_words,
+                window=request.window,
             )
             for index in range(request.sampling.n)
         ]
@@ -226,15 +227,20 @@ class Engine:
             if row.sequence.status is Status.RUNNING:
                 self._blocks.publish(row.sequence)
                 self._blocks.trim(row.sequence, len(row.sequence.ids))
+                self._blocks.release_unread(row.sequence)
 
     def _with_drafts(self, row: Row, plan: DraftPlan) -> Row:
-        """Let a lossless row guess, as far as its limits and free blocks reach. Drafts never push anyone out.
+        """Let a row guess, as far as its limits and free blocks reach. Drafts never push anyone out.
 
-        A row that ends where the guesses are made, or above, rides along instead.
+        Lossless rows do, and beside them fixed rows that end between the guesses and full depth: their own depth
+        judges, so the text is its own. A row that ends where the guesses are made, or above, rides along instead.
         """
         sequence = row.sequence
-        rides = plan.num_rides if sequence.depth <= plan.exit_depth else 0
-        wanted = plan.num_drafts if sequence.lossless else rides
+        if sequence.depth <= plan.exit_depth:
+            wanted = plan.num_rides
+        else:
+            is_between = sequence.depth < self._drafts.num_layers
+            wanted = plan.num_drafts if sequence.lossless or is_between else 0
         if not (wanted and row.count == 1 and row.samples):
             return row
         count = min(wanted, sequence.max_tokens - sequence.num_generated - 1)
@@ -251,7 +257,8 @@ class Engine:
             counters.tokens_by_depth.update(verdict.layers)
             counters.drafts_proposed += verdict.num_drafted
             counters.drafts_accepted += verdict.num_accepted
-            if verdict.num_drafted:
+            # What a middle depth thinks of drafts says nothing about full depth.
+            if verdict.num_drafted and verdict.sequence.lossless:
                 num_judged = min(verdict.num_accepted + 1, verdict.num_drafted)
                 self._drafts.record_acceptance(plan.exit_depth, verdict.num_accepted, num_judged)
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoglm_backend.engine.kv_cache import KVCache, SegmentTables, paged_attend
+from autoglm_backend.engine.kv_cache import KVCache, RowSpan, SegmentTables, paged_attend
 from autoglm_backend.models.decoder import DecoderLayer, TextDecoder
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,19 @@ class Choice:
 def prepare_decoder(decoder: TextDecoder, quantization: str, block_tokens: int, cache_dir: Path | None = None) -> None:
     """Give the decoder's layers the fastest form, in place, and compile what they run; nothing without kernels for it.
 
-    quantization: auto, none, int8 or int4. cache_dir: where choices are kept; None is the user's cache folder. Raises
+    quantization: auto, none, int8, int4 (CPU) or fp8 (GPU). cache_dir: where choices are kept; None is the user's cache
+    folder. Raises
     ValueError for a quantization that this device or precision does not have.
     """
     weight = decoder.norm.weight
+    if weight.device.type == "cuda" and quantization in ("int8", "int4", "fp8"):
+        from autoglm_backend.models.gpu_linear import check_quantization, quantize_layers
+
+        check_quantization(quantization, weight.device)
+        quantize_layers(decoder, quantization)
+        return
+    if quantization == "fp8":
+        raise ValueError("quantization fp8 needs a CUDA GPU; a CPU takes int8 or int4")
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         if quantization in ("int8", "int4"):
             raise ValueError(f"quantization {quantization} needs a CPU and float32 or bfloat16")
@@ -93,7 +102,9 @@ def _compile(decoder: TextDecoder, block_tokens: int) -> None:
     weight = decoder.norm.weight
     cache = KVCache(decoder.config, 1, block_tokens, weight.dtype, weight.device)
     nothing = np.zeros(1, dtype=np.int64)
-    tables = SegmentTables(rows=(), blocks_BN=nothing[None], row_T=nothing, position_T=nothing, slots_T=nothing)
+    tables = SegmentTables(
+        rows=(RowSpan(0, 1),), blocks_BN=nothing[None], row_T=nothing, position_T=nothing, slots_T=nothing
+    )
     rotation = decoder.rotation(torch.zeros((3, 1), dtype=torch.int64))
     decoder.run_span(0, 1, weight.new_zeros((1, decoder.config.hidden_size)), rotation, paged_attend(cache, tables))
 

@@ -66,6 +66,7 @@ class LongRow:
     num_keys: int
     num_prompt: int
     """Leading tokens that belong to the prompt."""
+    window: AttentionWindow | None = None
 
     def split(self, first: int) -> tuple[LongRow, LongRow]:
         """The first tokens, and the rest."""
@@ -128,6 +129,7 @@ class SegmentTables:
                         start=row.start,
                         num_keys=row.stop,
                         num_prompt=row.num_prompt,
+                        window=row.window,
                     )
                 )
             at += row.num_tokens
@@ -166,10 +168,11 @@ def paged_attend(cache: KVCache, tables: SegmentTables) -> PagedAttention:
 class PagedAttention:
     """An `Attend` over the cache; `fused` is the same for the CPU kernels (models/cpu_decoder.py's FusedAttend)."""
 
-    def __init__(self, cache: KVCache, tables: SegmentTables) -> None:
+    def __init__(self, cache: KVCache, tables: SegmentTables, eager: EagerTables | None = None) -> None:
+        # eager: the tables as tensors, where somebody has them already (engine/graphs.py).
         self.cache = cache
         self.tables = tables
-        self._eager: EagerTables | None = None
+        self._eager = eager
         self._reader: PagedReader | None = None
 
     def __call__(self, layer: int, q_THd: Tensor, k_TGd: Tensor, v_TGd: Tensor) -> Tensor:
@@ -183,9 +186,7 @@ class PagedAttention:
     def is_sparse(self) -> bool:
         """Whether some of these tokens may not read all that lies before them."""
         budget = self.cache.sparse_prefill
-        return budget is not None and any(
-            row.num_tokens > 1 and row.window is None and _is_over(row, budget) for row in self.tables.rows
-        )
+        return budget is not None and any(row.num_tokens > 1 and _is_over(row, budget) for row in self.tables.rows)
 
     @property
     def _eager_tables(self) -> EagerTables:
@@ -200,7 +201,7 @@ class PagedAttention:
             return decode(q_THd, keys, values, tables)
         out_THd = torch.empty_like(q_THd)
         for row in tables.prefills:
-            if budget is None or row.unseen_TL is not None or not _is_over(row, budget):
+            if budget is None or not _is_over(row, budget):
                 out_THd[row.tokens] = prefill(q_THd[row.tokens], keys, values, row)
                 continue
             prompt, rest = row.split(row.num_prompt)
@@ -242,7 +243,8 @@ class PagedAttention:
 
 
 def _is_over(row: RowSpan | LongRow, budget_tokens: int) -> bool:
-    return row.num_prompt > 0 and row.start + row.num_prompt > budget_tokens
+    # A window bounds the keys already, and says which ones.
+    return row.window is None and row.num_prompt > 0 and row.start + row.num_prompt > budget_tokens
 
 
 def _reader(cache: KVCache, tables: SegmentTables) -> PagedReader:

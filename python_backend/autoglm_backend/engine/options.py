@@ -26,7 +26,7 @@ class EngineOptions:
     dtype: str = "auto"
     """auto (float32 on CPU, bfloat16 on CUDA), float32, bfloat16 or float64 (tests)."""
     quantization: str = "auto"
-    """Of the decoder's weights: auto (none), none, int8 or int4 (CPU)."""
+    """Of the decoder's weights: auto (none), none, int8, int4 (CPU) or fp8 (GPU)."""
     max_batch_size: int = 32
     """Sequences that decode together."""
     max_step_tokens: int = 512
@@ -51,6 +51,8 @@ class EngineOptions:
     """Context limit in tokens; None is the checkpoint's."""
     threads: int | None = None
     """Torch threads of the decoder process; None is one per core."""
+    cuda_graphs: bool = True
+    """Replay captured graphs for small steps; on one GPU only (engine/graphs.py)."""
     sparse_prefill: int | None = None
     """Keys that each block of a prompt's tokens may read (engine/sparse_prefill.py); None reads all, as trained."""
     ageing_s: float = 2.0

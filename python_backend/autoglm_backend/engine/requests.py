@@ -8,6 +8,7 @@ from typing import Any
 
 from autoglm_backend.engine.grammar import CompiledGrammar, GrammarState, Place
 from autoglm_backend.engine.sequence import Emit, Prompt, Sequence
+from autoglm_backend.models.attention_window import AttentionWindow
 from autoglm_protocol.events import FinishReason, Usage
 from autoglm_protocol.plan import ExecutionPlan, ExitMode
 from autoglm_protocol.sampling import SamplingParams
@@ -28,6 +29,8 @@ class EngineRequest:
     place: Place = Place.START
     """Where the answer starts: in a thought, behind one, or before."""
     grammar: CompiledGrammar | None = None
+    window: AttentionWindow | None = None
+    """What each token reads of the text before it; None is all."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Token sequences that must not be generated."""
 

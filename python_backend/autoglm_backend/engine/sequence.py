@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoglm_backend.engine.grammar import GrammarState
+from autoglm_backend.models.attention_window import AttentionWindow
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import FinishReason, StreamEvent
 from autoglm_protocol.sampling import SamplingParams
@@ -79,6 +80,8 @@ class Sequence:
     """Takes only room that nobody else wants: gives its place in a full batch to others, once."""
     certified: bool = False
     """Its generated tokens may leave at an exit whose gate is sure."""
+    window: AttentionWindow | None = None
+    """What its tokens read; None is all before them."""
 
     status: Status = Status.WAITING
     ids: list[int] = field(default_factory=list[int])
@@ -91,8 +94,8 @@ class Sequence:
     """
     waiting: list[list[Tensor]] = field(default_factory=list["list[Tensor]"])
     """Per segment, the hidden states [T, D] of the tokens that wait at the border below it, in token order."""
-    blocks: list[list[int]] = field(default_factory=list[list[int]])
-    """Per segment, block ids in token order."""
+    blocks: list[list[int | None]] = field(default_factory=list["list[int | None]"])
+    """Per segment, block ids in token order; None for one given back because no later token reads it."""
     num_published: list[int] = field(default_factory=list[int])
     """Per segment, leading blocks that the prefix cache already knows."""
     block_keys: list[bytes] = field(default_factory=list[bytes])

@@ -18,6 +18,7 @@ from autoglm_backend.engine.block_manager import BlockManager
 from autoglm_backend.engine.certified import CertifiedOffer, certified_offer, shadow_checks
 from autoglm_backend.engine.engine import Engine
 from autoglm_backend.engine.exits import Exits
+from autoglm_backend.engine.graphs import CudaCapture, SpanGraphs
 from autoglm_backend.engine.kernel_choice import prepare_decoder
 from autoglm_backend.engine.kv_cache import KVCache
 from autoglm_backend.engine.loading import load_decoder, resolve_device
@@ -33,13 +34,14 @@ from autoglm_backend.engine.speculation import DraftController
 from autoglm_backend.engine.stats import EngineStats
 from autoglm_backend.engine.tensor_parallel import WorkerGroup, rank_threads, start_group
 from autoglm_backend.engine.wording import Wording
+from autoglm_backend.models.attention_window import AttentionWindow, WindowOffer, load_window_offer
 from autoglm_backend.models.config import CheckpointError, ModelConfig, load_model_config
 from autoglm_backend.models.exits import load_draft_vocab, load_exit_heads
 from autoglm_backend.models.parallel import Shard
 from autoglm_backend.models.weights import Progress
 from autoglm_backend.preprocess.tokenizer import load_added_tokens
 from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.plan import ExitMode
+from autoglm_protocol.plan import ExitMode, check_attention_window
 from autoglm_protocol.profile import ProfileBounds
 from autoglm_protocol.wire import DecodeRequest
 
@@ -58,15 +60,18 @@ class DecoderService:
         media_ids: frozenset[int],
         certified: CertifiedOffer | CheckpointError,
         wording: Wording,
+        window: WindowOffer | None,
         group: WorkerGroup | None = None,
     ) -> None:
-        # certified: the offer, or why there is none. group: the other ranks of a tensor-parallel decoder.
+        # certified: the offer, or why there is none. window: None where attention cannot be narrowed. group: the other
+        # ranks of a tensor-parallel decoder.
         self._engine = engine
         self.config = config
         self.options = options
         self.exits = exits
         self.certified = certified
         self._wording = wording
+        self._window = window
         self._group = group
         self._media_ids = media_ids
         self._segments = segment_spans(exits, config.text.num_layers)
@@ -129,8 +134,10 @@ class DecoderService:
             raise certified
         if default_exit is ExitMode.LOSSLESS and not depths:
             raise CheckpointError(f"{checkpoint_dir}: lossless exits need exit heads, there is no exits/exits.json")
+        # Over several GPUs every rank would have to capture the same shapes at the same moment.
+        has_graphs = device.type == "cuda" and options.cuda_graphs and group is None
         cache = KVCache(
-            *(decoder.config, options.num_blocks, options.block_tokens, dtype, device),
+            *(decoder.config, options.num_blocks + has_graphs, options.block_tokens, dtype, device),
             sparse_prefill=options.sparse_prefill,
         )
         blocks = BlockManager(
@@ -160,6 +167,8 @@ class DecoderService:
             draft_ids_K=None if draft_ids_K is None else draft_ids_K.to(device),
         )
         prepare_decoder(decoder, options.quantization, options.block_tokens)
+        if has_graphs:
+            decoder.prepared = SpanGraphs(decoder.run_layers, decoder.config, cache, CudaCapture())
         if group is not None:
             group.await_loaded()
             decoder.prepared = group.spans(decoder.prepared or decoder.run_layers)
@@ -174,7 +183,8 @@ class DecoderService:
             profiler=StepProfiler(on_cuda=device.type == "cuda"),
         )
         engine.start()
-        return cls(engine, config, options, depths, media_ids, certified, Wording(checkpoint_dir, config), group)
+        wording, window = Wording(checkpoint_dir, config), load_window_offer(checkpoint_dir)
+        return cls(engine, config, options, depths, media_ids, certified, wording, window, group)
 
     @property
     def context_tokens(self) -> int:
@@ -249,6 +259,7 @@ class DecoderService:
             priority=request.priority,
             place=self._wording.place_after(ids),
             grammar=None if sampling.grammar is None else self._wording.grammar(sampling.grammar),
+            window=self._window_for(request),
             bad_words=self._wording.bad_words(sampling.bad_words),
         )
 
@@ -256,8 +267,6 @@ class DecoderService:
         num_layers = self.config.text.num_layers
         depth = request.plan.depth if request.plan else num_layers
         mode = request.plan.exit_mode if request.plan else ExitMode.FIXED
-        if request.plan is not None and request.plan.attention_window is not None:
-            raise InvalidRequestError("this checkpoint allows no narrower attention window", param="attention_window")
         if mode is ExitMode.CERTIFIED and isinstance(self.certified, CheckpointError):
             raise InvalidRequestError(str(self.certified), param="exit")
         if mode is ExitMode.LOSSLESS and not self.exits:
@@ -267,6 +276,14 @@ class DecoderService:
         if depth not in (*self.exits, num_layers):
             raise InvalidRequestError(f"depth {depth} is not an exit of this checkpoint", param="depth")
         return tuple(span for span in self._segments if span[1] <= depth)
+
+    def _window_for(self, request: DecodeRequest) -> AttentionWindow | None:
+        if request.plan is None or request.plan.attention_window is None:
+            return None
+        tokens, offer = request.plan.attention_window, self._window
+        check_attention_window(tokens, None if offer is None else offer.least, request.plan.exit_mode)
+        assert offer is not None, "checked before"
+        return offer.window(tokens) if tokens < self.context_tokens else None
 
     def _prompt(self, request: DecodeRequest, ids: np.ndarray) -> Prompt:
         positions_3T, rope_delta = mrope_positions(ids, self.config.image_token_id, request.image_grids)

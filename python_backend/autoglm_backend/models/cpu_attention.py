@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba import cfunc, njit, types
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from autoglm_backend.models.cpu_kernels import (
     F32,
     INLINE,
     exp,
+    intrinsic,
     kind_of,
     narrow,
     pointer_at,
@@ -36,7 +37,7 @@ KEYS_AT_ONCE = 4
 """Unrolled by hand in the loops below."""
 PARALLEL_FROM = 4096
 """Query heads times keys from which a second thread is worth waking, about 10 microseconds of work."""
-NUM_ARGUMENTS = 12
+NUM_ARGUMENTS = 14
 
 
 @intrinsic
@@ -60,8 +61,10 @@ def _longs(address: int, shape: Any) -> Any:
 
 
 @njit(**INLINE)
-def _slot(blocks: Any, row: int, j: int, block_tokens: int) -> int:
-    """Where token j of a row stands in the cache."""
+def _slot(blocks: Any, row: int, j: int, sink: int, unseen: int, block_tokens: int) -> int:
+    """Where the j-th key that a token sees stands in the cache: behind the first `sink` some are not seen."""
+    if j >= sink:
+        j += unseen
     return blocks[row, j // block_tokens] * block_tokens + j % block_tokens
 
 
@@ -107,6 +110,7 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
         count = arguments[7]
         lengths, rows = _longs(arguments[4], (count,)), _longs(arguments[5], (count,))
         blocks = _longs(arguments[6], (arguments[8], arguments[9]))
+        sinks, unseens = _longs(arguments[12], (count,)), _longs(arguments[13], (count,))
         scale = F32(1.0) / np.sqrt(F32(head_dim))
         longest = work = 0
         for length in lengths:
@@ -117,7 +121,7 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
         total = np.empty((share, head_dim), dtype=np.float32)
         done = 0
         for token in range(count):
-            length, row = lengths[token], rows[token]
+            length, row, sink, unseen = lengths[token], rows[token], sinks[token], unseens[token]
             for group in range(groups):
                 whose = (2 * done + length) * parts // (2 * work)
                 done += length
@@ -131,10 +135,10 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
                 for j in range(0, length, KEYS_AT_ONCE):
                     # Beyond the last key the last one is read again; its extra scores are made 0 below.
                     last = length - 1
-                    k0 = (_slot(blocks, row, j, block_tokens) * groups + group) * head_dim
-                    k1 = (_slot(blocks, row, min(j + 1, last), block_tokens) * groups + group) * head_dim
-                    k2 = (_slot(blocks, row, min(j + 2, last), block_tokens) * groups + group) * head_dim
-                    k3 = (_slot(blocks, row, min(j + 3, last), block_tokens) * groups + group) * head_dim
+                    k0 = (_slot(blocks, row, j, sink, unseen, block_tokens) * groups + group) * head_dim
+                    k1 = (_slot(blocks, row, min(j + 1, last), sink, unseen, block_tokens) * groups + group) * head_dim
+                    k2 = (_slot(blocks, row, min(j + 2, last), sink, unseen, block_tokens) * groups + group) * head_dim
+                    k3 = (_slot(blocks, row, min(j + 3, last), sink, unseen, block_tokens) * groups + group) * head_dim
                     for h in range(share):
                         q = query[h]
                         a = b = c = d = F32(0.0)
@@ -150,10 +154,10 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
                         scores[h, j] = F32(0.0)
                 for j in range(0, length, KEYS_AT_ONCE):
                     last = length - 1
-                    k0 = (_slot(blocks, row, j, block_tokens) * groups + group) * head_dim
-                    k1 = (_slot(blocks, row, min(j + 1, last), block_tokens) * groups + group) * head_dim
-                    k2 = (_slot(blocks, row, min(j + 2, last), block_tokens) * groups + group) * head_dim
-                    k3 = (_slot(blocks, row, min(j + 3, last), block_tokens) * groups + group) * head_dim
+                    k0 = (_slot(blocks, row, j, sink, unseen, block_tokens) * groups + group) * head_dim
+                    k1 = (_slot(blocks, row, min(j + 1, last), sink, unseen, block_tokens) * groups + group) * head_dim
+                    k2 = (_slot(blocks, row, min(j + 2, last), sink, unseen, block_tokens) * groups + group) * head_dim
+                    k3 = (_slot(blocks, row, min(j + 3, last), sink, unseen, block_tokens) * groups + group) * head_dim
                     for h in range(share):
                         out = total[h]
                         a, b, c, d = scores[h, j], scores[h, j + 1], scores[h, j + 2], scores[h, j + 3]
@@ -169,7 +173,9 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
                     for i in range(head_dim):
                         out_p[to + h * head_dim + i] = narrow(total[h, i], kind)
 
-    return attend.address
+    address = attend.address
+    assert address is not None
+    return address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,28 +214,32 @@ class PagedReader:
         dtype: torch.dtype,
         *,
         slots_T: np.ndarray,
-        lengths_T: np.ndarray,
+        positions_T: np.ndarray,
+        unseen_T: tuple[np.ndarray, np.ndarray],
         rows_T: np.ndarray,
         blocks_BN: np.ndarray,
     ) -> None:
         """All int64 and contiguous.
 
-        slots_T: where each token's key goes in the cache. lengths_T: keys it sees, its own included. rows_T: its row of
-        blocks_BN, which lists the blocks of each sequence.
+        slots_T: where each token's key goes in the cache. positions_T: its place in its row; it sees the keys up to
+        there but for those of unseen_T (first, count). rows_T: its row of blocks_BN, which lists a sequence's blocks.
         """
+        first_T, count_T = unseen_T
+        lengths_T = positions_T + 1 - count_T
         self._shape = shape
         self._kind = kind_of(dtype)
         self._kernel = attention_kernel(shape, dtype)
         self._slots_T = slots_T
-        self._kept = (lengths_T, rows_T, blocks_BN)  # the kernel reads them by address
+        self._kept = (lengths_T, rows_T, blocks_BN, first_T, count_T)  # the kernel reads them by address
         self._threads = torch.get_num_threads() if int(lengths_T.sum()) * shape.heads >= PARALLEL_FROM else 1
         openmp = find_openmp() if self._threads > 1 else None
         self._arguments = np.array(
             [
                 *(0, 0, 0, 0),
-                *(array.ctypes.data for array in self._kept),
+                *(array.ctypes.data for array in self._kept[:3]),
                 *(len(lengths_T), *blocks_BN.shape),
                 *((0, 0) if openmp is None else (openmp.thread_num, openmp.num_threads)),
+                *(array.ctypes.data for array in self._kept[3:]),
             ],
             dtype=np.int64,
         )

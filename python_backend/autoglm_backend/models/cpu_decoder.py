@@ -111,4 +111,4 @@ def prepare_for_cpu(decoder: TextDecoder, make: MakeLinear) -> None:
     """Move the decoder's layers and head into their packed form, in place. The plain layers are gone afterwards."""
     dtype = decoder.norm.weight.dtype
     decoder.prepared = CpuSpans(decoder.config, decoder.layers, dtype, make).run_span
-    decoder.lm_head = CpuHead(make("head", decoder.lm_head.weight.detach(), None))
+    decoder.add_module("lm_head", CpuHead(make("head", decoder.lm_head.weight.detach(), None)))

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import overload
 
-KERNEL = {"fastmath": True, "nogil": True, "cache": True, "error_model": "numpy"}
-INLINE = {"fastmath": True, "nogil": True, "error_model": "numpy"}
+intrinsic: Any = _intrinsic  # its result is called without the typing context, which no type checker knows
+KERNEL: Any = {"fastmath": True, "nogil": True, "cache": True, "error_model": "numpy"}
+INLINE: Any = {"fastmath": True, "nogil": True, "error_model": "numpy"}
 F32 = np.float32
 U32 = np.uint32
 KINDS = {torch.float32: np.empty(0, dtype=np.uint32), torch.bfloat16: np.empty(0, dtype=np.uint16)}
@@ -62,8 +64,9 @@ def _as_bits(typingctx: Any, number: Any) -> tuple[Any, Callable[..., Any]]:
     return types.uint32(types.float32), codegen
 
 
-def wide(value):
+def wide(value: Any) -> Any:
     """A stored value as float32."""
+    raise NotImplementedError("for compiled code")
 
 
 @overload(wide, jit_options=INLINE)
@@ -73,8 +76,9 @@ def _wide_overload(value):
     return lambda value: _as_float(value)
 
 
-def narrow(value, kind):
+def narrow(value: Any, kind: Any) -> Any:
     """A float32 as it is stored; bfloat16 rounds to the nearest, ties to even."""
+    raise NotImplementedError("for compiled code")
 
 
 @overload(narrow, jit_options=INLINE)

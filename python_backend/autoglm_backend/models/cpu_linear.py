@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Linear(Protocol):
-    def __call__(self, x_TK: Tensor) -> Tensor:
+    def __call__(self, x_TK: Tensor, /) -> Tensor:
         """x_TK @ weight.T + bias, [T, N] in x's type."""
         ...
 

@@ -61,7 +61,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     router = fit_router(loaded, fitting, certifying, config)
     save_router(args.checkpoint, router)
     print(f"router: depth {router.depth} for {router.share:.3f} of requests, {router.num_mismatches} differ")
-    certificate = calibrate(loaded, fitting, certifying, config)
+    certificate = calibrate(loaded, fitting, certifying, config, _say)
     opened = {depth: bound for depth, bound in certificate.thresholds.items() if bound <= 1}
     print(
         f"certificate: {certificate.num_mismatches} of {certificate.num_requests} requests differ, "
@@ -78,6 +78,10 @@ def _requests(args: argparse.Namespace, loaded: LoadedCheckpoint) -> tuple[list[
     count = round(FITTING_SHARE * args.requests)
     fitting = prompts_of(traffic(loaded, "train", args.seed, count))
     return fitting, prompts_of(traffic(loaded, "validation", args.seed + 1, args.requests - count))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _warn(text: str) -> None:

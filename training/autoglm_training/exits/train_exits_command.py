@@ -59,7 +59,7 @@ def _train(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         seed=args.seed,
     )
-    result = train_exits(loaded, prompts, config)
+    result = train_exits(loaded, prompts, config, _say)
     # Depths by class of request were measured on other heads: they do not survive new ones.
     save_exits(args.checkpoint, result.heads, args.adapter_size)
     for depth in result.heads.depths:
@@ -68,6 +68,10 @@ def _train(args: argparse.Namespace) -> None:
         kept = draft_vocabulary(result.answers, loaded.eos_ids, args.draft_coverage)
         save_draft_vocabulary(args.checkpoint, kept)
         print(f"draft vocabulary: {len(kept)} of {loaded.config.text.vocab_size} tokens")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _warn(text: str) -> None:

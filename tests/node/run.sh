@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs the node tests in namespaces of their own (mounts, network, processes), so that nothing of them outlives them and
+# no packet of theirs leaves this machine. Root only. usage: tests/node/run.sh PYTHON [PYTEST OPTIONS...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+[ "$(id -u)" = 0 ] || { echo "run.sh: the node tests start containers and need root" >&2; exit 2; }
+
+# short: a Unix socket's path holds 107 characters
+AUTOGLM_NODE_FOLDER=$(mktemp -d /tmp/autoglm-node.XXXX)
+export AUTOGLM_NODE_FOLDER AUTOGLM_ASKED_FOR=node PYTHONUNBUFFERED=1
+clean_up() {
+  # only when every process in the namespaces is gone, and with them every mount
+  rm -rf "$AUTOGLM_NODE_FOLDER"
+  find /sys/fs/cgroup/*/kubepods -depth -type d -exec rmdir {} + 2>/dev/null || true
+}
+trap clean_up EXIT
+
+# shellcheck disable=SC2016 # expanded inside
+unshare --mount --net --pid --fork --kill-child --mount-proc -- bash -euc '
+  mount --make-rshared /
+  # what containerd and the network plugins keep at fixed places
+  for folder in /run /var/lib/cni /var/log; do mkdir -p "$folder"; mount -t tmpfs none "$folder"; done
+  # the shell may sit in a memory cgroup where containers get no say
+  [ ! -e /sys/fs/cgroup/memory/cgroup.procs ] || echo $$ > /sys/fs/cgroup/memory/cgroup.procs
+  sysctl -qw net.ipv4.ip_forward=1
+  ip link set lo up
+  ip link add node0 type bridge
+  ip address add 10.250.0.1/24 dev node0
+  ip link set node0 up
+  ip route add default dev node0
+  # not as the last command, which bash would become: the first process must gather containerd'"'"'s orphans
+  status=0
+  "$@" || status=$?
+  exit "$status"
+' bash "$1" -m pytest tests/node -s "${@:2}"
