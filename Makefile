@@ -40,7 +40,7 @@ bench-gpu: setup ## tokens per second on an NVIDIA GPU, by precision, batch and 
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 bench: setup ## every benchmark in benchmarks/ that needs no GPU, one after the other
-	$(foreach script,$(sort $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py))),$(PYTHON) $(script) &&) true
+	$(foreach script,$(sort $(filter-out benchmarks/gpu.py benchmarks/locustfile.py,$(wildcard benchmarks/*.py))),$(PYTHON) $(script) &&) true
 
 constraints: setup ## resolve constraints.txt anew; ARGS=--upgrade takes the newest versions
 	scripts/compile_constraints.sh $(ARGS)

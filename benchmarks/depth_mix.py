@@ -4,7 +4,8 @@
 
 Four mixes of the same prompts run in every round: all rows at full depth, half of them fixed at --depth, all lossless,
 half of them fixed beside lossless rows. Medians over the rounds; layer-steps are checked against what each row asked
-for (a fixed row that drafts beside lossless rows also runs drafts that prove wrong). With `--clock cpu` times are the process's CPU time, which other programs disturb less (use --threads 1).
+for (a fixed row that drafts beside lossless rows also runs drafts that prove wrong). With `--clock cpu` times are the
+process's CPU time, which other programs disturb less (use --threads 1).
 """
 
 from __future__ import annotations

@@ -54,6 +54,64 @@ def settings_of(service: DecoderService, modes: list[str]) -> list[Setting]:
     return found
 
 
+def measure(
+    service: DecoderService, settings: list[Setting], size: int, args: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+    """Median tokens per second and the answers of each setting at one batch size."""
+    chosen = np.random.default_rng(size)
+    vocab = service.config.text.vocab_size
+    prompts = [chosen.integers(3, vocab // 2, args.prompt_tokens).astype(np.int32) for _ in range(size)]
+    rates: dict[str, list[float]] = {setting.name: [] for setting in settings}
+    ids: dict[str, list[list[int]]] = {}
+    for number in range(args.rounds + 1):  # the first is a warm-up: graphs are captured there
+        for setting in settings:
+            seconds, batch = run_batch(service, prompts, setting, args.tokens)
+            ids[setting.name] = batch.ids
+            if number:
+                rates[setting.name].append(size * args.tokens / seconds)
+    return {name: statistics.median(values) for name, values in rates.items()}, ids
+
+
+def run_precision(precision: str, args: argparse.Namespace) -> list[dict[str, object]]:
+    """Every batch and mode, without graphs and then with them."""
+    is_cuda = args.device == "cuda"
+    answers: dict[tuple[int, str], list[list[int]]] = {}
+    results: list[dict[str, object]] = []
+    for cuda_graphs in (False, True) if is_cuda else (False,):
+        if is_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        options = engine_options(precision, args.device, cuda_graphs, max(args.batch))
+        try:
+            service = DecoderService.from_checkpoint(args.checkpoint, options)
+        except ValueError as error:
+            print(f"{precision:>9} {error}")
+            break
+        settings = settings_of(service, args.modes)
+        for size in args.batch:
+            rates, ids = measure(service, settings, size, args)
+            gib = torch.cuda.max_memory_allocated() / 2**30 if is_cuda else None
+            for name, rate in rates.items():
+                is_equal = answers.setdefault((size, name), ids[name]) == ids[name]
+                shown = "-" if gib is None else f"{gib:.1f}"
+                row = f"{precision:>9} {cuda_graphs!s:>6} {size:>5} {name:>9} {rate:>9.1f} {shown:>6} {is_equal!s:>6}"
+                print(row, flush=True)
+                results.append(
+                    {
+                        "precision": precision,
+                        "cuda_graphs": cuda_graphs,
+                        "batch": size,
+                        "mode": name,
+                        "tokens_per_s": round(rate, 1),
+                        "peak_gib": gib,
+                        "equal_to_no_graphs": is_equal,
+                    }
+                )
+        service.shutdown()
+        del service
+    return results
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
@@ -68,64 +126,12 @@ def main() -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("torch finds no CUDA GPU here", file=sys.stderr)
         return 2
-    name = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
-    results: list[dict[str, object]] = []
-    print(f"{name}, prompts of {args.prompt_tokens} tokens, answers of {args.tokens}")
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+    print(f"{device}, prompts of {args.prompt_tokens} tokens, answers of {args.tokens}")
     print(f"{'precision':>9} {'graphs':>6} {'batch':>5} {'mode':>9} {'tokens/s':>9} {'GiB':>6} {'equal':>6}")
-    for precision in args.precisions:
-        answers: dict[tuple[int, str], list[list[int]]] = {}
-        for cuda_graphs in (False, True) if args.device == "cuda" else (False,):
-            options = engine_options(precision, args.device, cuda_graphs, max(args.batch))
-            try:
-                service = DecoderService.from_checkpoint(args.checkpoint, options)
-            except ValueError as error:
-                print(f"{precision:>9} {error}")
-                break
-            settings = settings_of(service, args.modes)
-            vocab = service.config.text.vocab_size
-            for size in args.batch:
-                chosen = np.random.default_rng(size)
-                prompts = [chosen.integers(3, vocab // 2, args.prompt_tokens).astype(np.int32) for _ in range(size)]
-                rates: dict[str, list[float]] = {setting.name: [] for setting in settings}
-                ids: dict[str, list[list[int]]] = {}
-                for number in range(args.rounds + 1):  # the first is a warm-up: graphs are captured there
-                    for setting in settings:
-                        seconds, batch = run_batch(service, prompts, setting, args.tokens)
-                        ids[setting.name] = batch.ids
-                        if number:
-                            rates[setting.name].append(size * args.tokens / seconds)
-                gib = torch.cuda.max_memory_allocated() / 2**30 if args.device == "cuda" else None
-                for setting in settings:
-                    rate = statistics.median(rates[setting.name])
-                    is_equal = answers.setdefault((size, setting.name), ids[setting.name]) == ids[setting.name]
-                    shown = "-" if gib is None else f"{gib:.1f}"
-                    print(
-                        f"{precision:>9} {cuda_graphs!s:>6} {size:>5} {setting.name:>9} {rate:>9.1f} {shown:>6} "
-                        f"{is_equal!s:>6}",
-                        flush=True,
-                    )
-                    results.append(
-                        {
-                            "precision": precision,
-                            "cuda_graphs": cuda_graphs,
-                            "batch": size,
-                            "mode": setting.name,
-                            "tokens_per_s": round(rate, 1),
-                            "peak_gib": gib,
-                            "equal_to_no_graphs": is_equal,
-                        }
-                    )
-            service.shutdown()
-            if args.device == "cuda":
-                del service
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-    settings_used = {"tokens": args.tokens, "prompt_tokens": args.prompt_tokens, "rounds": args.rounds}
-    print(
-        json.dumps(
-            {"benchmark": "gpu", "device": name, "torch": torch.__version__, **settings_used, "results": results}
-        )
-    )
+    results = [result for precision in args.precisions for result in run_precision(precision, args)]
+    used = {"tokens": args.tokens, "prompt_tokens": args.prompt_tokens, "rounds": args.rounds}
+    print(json.dumps({"benchmark": "gpu", "device": device, "torch": torch.__version__, **used, "results": results}))
     return 0
 
 

@@ -53,6 +53,7 @@ class OpenAIEndpoint:
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._head = f"POST {prefix}{path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
+        self._head += "cache-control: no-store\r\n"  # answers are to come from the model
         if api_key is not None:
             self._head += f"authorization: Bearer {api_key}\r\n"
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []

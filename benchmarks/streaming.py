@@ -11,21 +11,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from engine import Setting, run_batch
+from servers import paced_triton, triton
 
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
@@ -39,38 +33,6 @@ from autoglm_protocol.sampling import SamplingParams
 BATCH = 8
 STREAMS = (1, 10, 30, 100)
 SOURCE = Path(__file__).resolve().parents[1]
-START_TIMEOUT_S = 180.0
-
-
-@contextlib.contextmanager
-def triton(checkpoint: Path, repository: Path, options: list[str]) -> Iterator[str]:
-    """A Triton without a gateway; its gRPC address."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        grpc, metrics = (one.getsockname()[1] for one in sockets)
-    command = [sys.executable, "-m", "autoglm_backend.launcher", "--only", "triton", "--checkpoint", str(checkpoint)]
-    command += ["--device", "cpu", "--model-repository", str(repository), "--log-dir", tempfile.mkdtemp()]
-    command += ["--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics), *options]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    address = f"127.0.0.1:{grpc}"
-    try:
-        asyncio.run(_wait_until_ready(address, server))
-        yield address
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-async def _wait_until_ready(address: str, server: subprocess.Popen[bytes]) -> None:
-    backend = TritonBackend(address, tracing=Tracing(None))
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while not await backend.ready():
-        if server.poll() is not None or time.monotonic() > deadline_s:
-            raise RuntimeError("Triton did not get ready")
-        await asyncio.sleep(0.2)
-    await backend.close()
 
 
 async def run_streams(address: str, streams: int, max_tokens: int) -> tuple[float, int]:
@@ -108,11 +70,11 @@ def compare_with_engine(checkpoint: Path, rounds: int, tokens: int, threads: int
     full = Setting(name="full", exit_mode=ExitMode.FIXED, depth=service.config.text.num_layers)
     draw = np.random.default_rng(1)
     rates: dict[str, list[float]] = {"alone": [], "through Triton": []}
-    with triton(checkpoint, SOURCE / "model_repository", ["--threads", str(threads)]) as address:
+    with triton(checkpoint, ["--threads", str(threads)]) as server:
         for number in range(rounds + 1):
             prompts = [draw.integers(300, 4000, 24) for _ in range(BATCH)]
             alone_s = run_batch(service, prompts, full, tokens)[0]
-            through_s = asyncio.run(run_streams(address, BATCH, tokens))[0]
+            through_s = asyncio.run(run_streams(server.address, BATCH, tokens))[0]
             if number:  # the first round warms up
                 rates["alone"].append(BATCH * tokens / alone_s)
                 rates["through Triton"].append(BATCH * tokens / through_s)
@@ -128,19 +90,15 @@ def compare_with_engine(checkpoint: Path, rounds: int, tokens: int, threads: int
 
 def paced(checkpoint: Path, rounds: int, tokens: int) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "repository"
-        shutil.copytree(SOURCE / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(Path(__file__).with_name("paced_decoder.py"), repository / "text_decoder" / "1" / "model.py")
-        with triton(checkpoint, repository, []) as address:
-            asyncio.run(run_streams(address, 8, 20))
-            print(f"{'streams':>8}{'tokens/s':>10}{'messages/s':>12}{'tokens a message':>18}")
-            for streams in STREAMS:
-                runs = [asyncio.run(run_streams(address, streams, tokens)) for _ in range(rounds)]
-                rate = statistics.median(streams * tokens / seconds for seconds, _ in runs)
-                messages = statistics.median(count / seconds for seconds, count in runs)
-                print(f"{streams:>8}{rate:>10.0f}{messages:>12.0f}{rate / messages:>18.1f}", flush=True)
-                rows.append({"streams": streams, "tokens_per_s": rate, "messages_per_s": messages})
+    with paced_triton(checkpoint) as server:
+        asyncio.run(run_streams(server.address, 8, 20))
+        print(f"{'streams':>8}{'tokens/s':>10}{'messages/s':>12}{'tokens a message':>18}")
+        for streams in STREAMS:
+            runs = [asyncio.run(run_streams(server.address, streams, tokens)) for _ in range(rounds)]
+            rate = statistics.median(streams * tokens / seconds for seconds, _ in runs)
+            messages = statistics.median(count / seconds for seconds, count in runs)
+            print(f"{streams:>8}{rate:>10.0f}{messages:>12.0f}{rate / messages:>18.1f}", flush=True)
+            rows.append({"streams": streams, "tokens_per_s": rate, "messages_per_s": messages})
     return rows
 
 

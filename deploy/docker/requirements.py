@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib  # an image's Python is 3.11 or newer
 from pathlib import Path
 from typing import Any
+
+import tomllib  # an image's Python is 3.11 or newer
 
 
 def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:

@@ -19,9 +19,9 @@ ARG PIP_FIND_LINKS
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-COPY deploy/docker/ docker/
 # the pip of the base installs into the environment, which gets none
-RUN python3 -m venv --without-pip /opt/autoglm/venv \
+RUN --mount=type=bind,source=deploy/docker,target=/build/docker \
+    python3 -m venv --without-pip /opt/autoglm/venv \
  && python3 docker/requirements.py "$EXTRAS" > requirements.txt \
  && python3 -m pip --python /opt/autoglm/venv/bin/python install -c constraints.txt -r requirements.txt \
  && if [ -n "$TENSORRT" ]; then python3 -m pip --python /opt/autoglm/venv/bin/python install "$TENSORRT"; fi \

@@ -16,6 +16,7 @@ from autoglm_gateway.tracing import Tracing
 
 _log = logging.getLogger("autoglm_gateway.access")
 _CLIENT_GONE = 499
+_PROBED = ("/health", "/metrics")
 
 
 class RequestContext:
@@ -54,7 +55,9 @@ class RequestContext:
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             self._metrics.http_requests.labels(handler, method, str(status)).inc()
             caller = scope["state"].get("caller")
-            _log.info(
+            # Probes and scrapes come twenty times a second: a line for each would bury the others.
+            _log.log(
+                logging.DEBUG if status == 200 and scope["path"].startswith(_PROBED) else logging.INFO,
                 "request",
                 extra={
                     "request_id": ids.request_id,

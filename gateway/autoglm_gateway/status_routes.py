@@ -19,7 +19,7 @@ from autoglm_gateway.phone_tools import definitions
 from autoglm_gateway.service import ChatService, says_no_store
 from autoglm_protocol.errors import UnavailableError
 
-PAGE_AGE_S = 0.2
+PAGE_AGE_S = 0.5
 """Inference gateways read the page every 50 ms and call it stale after 2 s; writing it takes most of a millisecond."""
 
 

@@ -117,4 +117,6 @@ def check_attention_window(tokens: Any, least: int | None, exit_mode: ExitMode) 
             param=field,
         )
     if exit_mode is ExitMode.CERTIFIED:
-        raise InvalidRequestError(f'{field} cannot go with exit "certified": a certificate holds for all keys', param=field)
+        raise InvalidRequestError(
+            f'{field} cannot go with exit "certified": a certificate holds for all keys', param=field
+        )

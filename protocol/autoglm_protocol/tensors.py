@@ -69,7 +69,8 @@ _EVENT_OUTPUTS = (
         dtype="BYTES",
         dims=(1,),
         meaning='JSON: {"type": "started" | "delta" | "choice_finished" | "finished" | "cancelled", ...}; exactly one '
-        "message of a stream has a terminal type (finished, cancelled); a failure is a Triton error instead",
+        "message of a stream has a terminal type (finished, cancelled); a failure is a Triton error instead, in "
+        'text_decoder after other messages "failed" with the error\'s text',
     ),
 )
 

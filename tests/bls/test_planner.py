@@ -208,6 +208,28 @@ def test_a_certificate_counts_when_its_gates_are_there(tmp_path: Path) -> None:
     assert load_checkpoint_facts(tmp_path, 24).has_certificate
 
 
+def test_attention_is_narrowed_when_asked_for() -> None:
+    checkpoint = replace(CHECKPOINT, least_window=256)
+    assert plan(facts(attention_window=256), checkpoint, ON).attention_window == 256
+    assert plan(facts(attention_window=256), checkpoint, OFF).attention_window is None
+    assert plan(facts(), checkpoint, ON).attention_window is None
+
+
+@pytest.mark.parametrize(
+    ("window", "least", "complaint"),
+    [
+        (256, None, "allows no narrower attention window"),
+        (255, 256, "whole number from 256"),
+        (True, 1, "whole number from 1"),
+        ("512", 256, "whole number from 256"),
+    ],
+)
+def test_windows_that_a_checkpoint_does_not_bear_are_refused(window: object, least: int | None, complaint: str) -> None:
+    with pytest.raises(InvalidRequestError, match=complaint) as refusal:
+        plan(facts(attention_window=window), replace(CHECKPOINT, least_window=least), ON)
+    assert refusal.value.param == "attention_window"
+
+
 def test_audio_without_a_speech_encoder_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="no speech encoder"):
         plan(facts(num_audios=1), CheckpointFacts(num_layers=24), ON)
@@ -235,6 +257,12 @@ def test_environment_turns_the_graph_off(value: str) -> None:
 def test_environment_that_says_neither_is_an_error() -> None:
     with pytest.raises(ValueError, match="maybe"):
         Deployment.of(STANDARD, {"ENABLE_DYNAMIC_GRAPH": "maybe"})
+
+
+def test_the_least_window_is_the_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "exits").mkdir()
+    (tmp_path / "exits" / "exits.json").write_text('{"depths": [6], "attention_window": {"least": 256}}')
+    assert load_checkpoint_facts(tmp_path, 24).least_window == 256
 
 
 def test_auto_depth_that_is_no_exit_is_refused_at_load(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.control_plane import ControlPlane
@@ -39,16 +40,16 @@ def any_helm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def values_file(folder: Path, pool: str, **options: object) -> str:
+def values_file(folder: Path, pool: str, **options: Any) -> str:
     path = folder / "values.json"  # JSON is YAML
-    path.write_text(json.dumps(release_values(pool, **options)))  # type: ignore[arg-type]
+    path.write_text(json.dumps(release_values(pool, **options)))
     return str(path)
 
 
 def test_a_release_lives_from_install_to_uninstall(
     deploy: Deploy, any_helm: None, pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    values = values_file(tmp_path, pool, drain={"marginSeconds": 15})
+    values = values_file(tmp_path, pool)
 
     assert deploy("install", "-f", values) == 0
     assert deploy("status") == 0
@@ -63,3 +64,30 @@ def test_a_release_lives_from_install_to_uninstall(
     assert deploy("uninstall", "--yes") == 0
     assert deploy("status") == 1
     assert "there is no release phone" in capsys.readouterr().err
+
+
+def test_preflight_sees_that_the_gpus_do_not_suffice(
+    deploy: Deploy, pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = values_file(tmp_path, pool, replicas=17)
+
+    assert deploy("install", "-f", values) == 1
+
+    shown = capsys.readouterr()
+    assert "16 of 17 pods" in shown.out
+    assert "nothing was changed" in shown.err
+
+
+def test_an_upgrade_that_does_not_come_up_is_undone(
+    deploy: Deploy, pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert deploy("install", "-f", values_file(tmp_path, pool)) == 0
+    nowhere = ("--set", "triton.gpu.products={A100}", "--skip-preflight", "--timeout", "4")
+
+    assert deploy("upgrade", *nowhere, "--rollback-on-failure") == 1
+
+    shown = capsys.readouterr()
+    assert "waits for a node: 0/" in shown.out
+    assert "back to revision 1, as revision 3" in shown.out
+    assert "That has been undone." in shown.err
+    assert deploy("status") == 0

@@ -184,6 +184,22 @@ def test_a_shallow_row_goes_on_while_its_neighbours_draft(directory: Path) -> No
     assert calls.layer_steps == 9 + 4 + 4 * (9 + 4)
 
 
+def test_a_row_of_middle_depth_drafts_beside_lossless_ones_and_judges_for_itself(directory: Path) -> None:
+    engine, middle, deep = drafting(directory, 1, 3, prefix_cache=False), Stream(), Stream()
+    params = SamplingParams(temperature=0.0, max_tokens=5, allowed_token_ids=(9,))
+    engine.add(ask("deep", prompt(9, 1), exit_mode=LOSSLESS, sampling=replace(params, max_tokens=20)), deep)
+    assert deep.first_token.wait(60)
+    engine.add(ask("middle", prompt(9, 2), depth=2, sampling=params), middle)
+    graph = finished(middle).dynamic_graph
+    deep.end()
+    judged = engine._engine._drafts._num_judged[1]
+    deep_drafts = finished(deep).dynamic_graph["drafts_proposed"]
+    engine.shutdown()
+    assert graph["layers_run"] == {"1": 3, "2": 2}
+    assert graph["layer_steps"] == 2 * (9 + 4)
+    assert judged == deep_drafts
+
+
 def test_mixed_traffic_runs_the_sum_of_what_each_row_asked_for(directory: Path) -> None:
     engine = service(directory, prefix_cache=False)
     calls = LayerCalls(engine)

@@ -79,6 +79,8 @@ def test_grpc_says_the_layers_of_each_token_when_asked(gateway: Gateway):
         ({"exit": "lossless", "depth": 6}, "exit"),
         ({"exit": 6}, "exit"),
         ({"return_token_layers": "yes"}, "return_token_layers"),
+        ({"attention_window": "512"}, "attention_window"),
+        ({"attention_window": 512}, "attention_window"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_field(gateway: Gateway, fields: dict[str, Any], param: str):

@@ -80,12 +80,13 @@ def test_any_damage_to_a_request_is_refused_or_answered(gateway: Gateway, at: in
     assert response.status_code in (200, 400, 404), response.text
 
 
-@pytest.mark.parametrize("depth", [MAX_JSON_DEPTH - 4, MAX_JSON_DEPTH + 1, 900])
+@pytest.mark.triton
+@pytest.mark.parametrize("depth", [MAX_JSON_DEPTH - 4, MAX_JSON_DEPTH + 1])
 @pytest.mark.parametrize("field", sorted(KNOWN_FIELDS))
 def test_deeply_nested_values_are_refused_or_answered(triton_gateway: Gateway, field: str, depth: int) -> None:
     for opening, closing in (('{"a":', "}"), ("[", "]")):
         nested = opening * depth + "1" + closing * depth
-        fields = {"model": json.dumps(MODEL), "messages": '[{"role": "user", "content": "Hi"}]', field: nested}
+        fields = {"model": json.dumps(MODEL), "messages": '[{"role": "user", "content": "say ok"}]', field: nested}
         body = "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
         response = httpx.post(f"{triton_gateway.v1}/chat/completions", content=body, timeout=20)
         assert response.status_code in (200, 400, 404), response.text

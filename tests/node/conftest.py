@@ -10,9 +10,7 @@ from tests.cluster.daemons import daemons_in
 from tests.cluster.helm import Helm
 from tests.cluster.programs import NODE
 from tests.node.images import Builder
-from tests.node.node import programs_missing, start_containerd, start_node
-
-NAMESPACE = "ai"
+from tests.node.node import NAMESPACE, programs_missing, start_containerd, start_node
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from tests.cluster.daemons import free_ports
 from tests.cluster.programs import BIN
 
 NAME = "node-0"
+NAMESPACE = "ai"
+"""Of the release."""
 ADDRESS = "10.250.0.1"
 """Of the bridge that run.sh makes."""
 POD_RANGE = "10.244.0.0/24"
@@ -93,9 +95,20 @@ def start_node(plane: ControlPlane, containerd: Containerd) -> None:
         )
 
     plane.api.wait_for("/api/v1/nodes", ready, timeout_s=START_TIMEOUT_S)
+    _share_processors()
     # the kubelet leaves out what --hostname-override names
     label = {"metadata": {"labels": {"kubernetes.io/hostname": NAME}}}
     plane.api.patch(f"/api/v1/nodes/{NAME}", label)
+
+
+def _share_processors() -> None:
+    """A node is a machine of its own; beside thirty busy processes all its pods together would get one share of 31."""
+    for file, weight in (
+        (Path("/sys/fs/cgroup/cpu/kubepods/cpu.shares"), 8192),
+        (Path("/sys/fs/cgroup/kubepods/cpu.weight"), 300),
+    ):
+        if file.exists():
+            file.write_text(str(weight))
 
 
 def _start_kubelet(plane: ControlPlane, containerd: Containerd) -> None:

@@ -37,10 +37,13 @@ class Tally:
 
 @dataclass(slots=True, kw_only=True)
 class SteadyStreams:
-    """Asks every `interval_s` from a thread of its own; every `long_every`th answer is `long_tokens` long."""
+    """Asks every `interval_s` from a thread of its own; every `long_every`th answer is `long_tokens` long.
+
+    No two questions are the same: a gateway's cache of answers answers none of them.
+    """
 
     url: str
-    body: dict[str, Any]
+    model: str
     interval_s: float
     long_every: int
     long_tokens: int
@@ -84,8 +87,18 @@ class SteadyStreams:
         number = 0
         while not self._stopping.wait(self.interval_s):
             number += 1
-            long = {"max_tokens": self.long_tokens, "ignore_eos": True} if number % self.long_every == 0 else {}
-            self._answers.append(asyncio.run_coroutine_threadsafe(self._one({**self.body, **long}), self._loop))
+            length = {"max_tokens": 64}
+            if number % self.long_every == 0:
+                length = {"max_tokens": self.long_tokens, "ignore_eos": True}
+            body = {
+                "model": self.model,
+                "messages": [{"role": "user", "content": f"Call {number} on WeChat"}],
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                "temperature": 0,
+                **length,
+            }
+            self._answers.append(asyncio.run_coroutine_threadsafe(self._one(body), self._loop))
 
     async def _one(self, body: dict[str, Any]) -> Answered:
         endpoint = OpenAIEndpoint(self.url)

@@ -10,19 +10,12 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.helm import Helm
 from tests.helm.chart import EXAMPLES, GATEWAY, RELEASE, TRITON, merged
-from tests.node.conftest import NAMESPACE
 from tests.node.images import REPOSITORY, TAG, environment_volumes
+from tests.node.node import NAMESPACE
 from tests.node.streams import SteadyStreams, Tally
 
 IMAGE = {"repository": REPOSITORY, "tag": TAG, "pullPolicy": "Never"}
-BODY = {
-    "model": "autoglm-phone-9b",
-    "messages": [{"role": "user", "content": "Open WeChat and tell me what you see"}],
-    "stream": True,
-    "stream_options": {"include_usage": True},
-    "max_tokens": 64,
-    "temperature": 0,
-}
+MODEL = "autoglm-phone-9b"
 READY_TIMEOUT_S = 600.0
 
 
@@ -33,7 +26,7 @@ def values() -> dict[str, Any]:
         EXAMPLES["cpu"],
         {
             "image": {"triton": IMAGE, "gateway": IMAGE},
-            "triton": {"replicas": 2, "resources": {"requests": {"cpu": "600m", "memory": "1Gi"}}, **environment},
+            "triton": {"replicas": 2, "resources": {"requests": {"cpu": "400m", "memory": "1Gi"}}, **environment},
             "gateway": {"replicas": 2, **environment},
             # this machine may be busy: an answer of LONG_TOKENS must end within it
             "drain": {"maxGenerationSeconds": 180},
@@ -59,7 +52,7 @@ def wait_for_rollouts(plane: ControlPlane) -> None:
 
 @pytest.fixture(scope="module")
 def streams(url: str) -> Iterator[SteadyStreams]:
-    with SteadyStreams(url=url, body=BODY, interval_s=2.0, long_every=8, long_tokens=2000) as streams:
+    with SteadyStreams(url=url, model=MODEL, interval_s=2.0, long_every=8, long_tokens=3000) as streams:
         yield streams
 
 
@@ -88,7 +81,7 @@ def evict(plane: ControlPlane, helm: Helm) -> None:
 
 
 def upgrade(plane: ControlPlane, helm: Helm) -> None:
-    changed = {"model": {"servedNames": [BODY["model"], "next"]}, "triton": {"options": {"max-waiting": 200}}}
+    changed = {"model": {"servedNames": [MODEL, "next"]}, "triton": {"options": {"max-waiting": 200}}}
     helm.upgrade(RELEASE, NAMESPACE, merged(values(), changed))
     wait_for_rollouts(plane)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autoglm_protocol.actions import (
@@ -36,6 +38,10 @@ def test_log_lines_are_those_of_the_guides() -> None:
         "[DYNAMIC GRAPH] Loading ViT encoder for image processing",
         "[DYNAMIC GRAPH] Skipping speech encoder (no audio)",
     )
+    narrow = replace(plan, attention_window=512)
+    lines = narrow.log_lines(has_images=True, has_audio=False)
+    assert lines[-1] == "[DYNAMIC GRAPH] Narrowing attention to the last 512 tokens"
+    assert narrow.report(encoders_run=(), embedding_cache_hits=0)["attention_window"] == 512
 
 
 def test_a_reply_splits_into_thought_and_action() -> None:

@@ -80,7 +80,7 @@ def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     assert text.startswith("# Title\n\nby hand\n")
     assert text.endswith("\n\nlimits\n")
     assert "old" not in text
-    assert "| text commands | 98 % | 100.0 % |" in text
+    assert "| text commands | 98 % | 100.0 % | 1 |" in text
     with Image.open(tmp_path / "quality.png") as picture:
         assert picture.width > 800
 

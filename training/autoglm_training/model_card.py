@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class TrainingRecord:
     stages: str
 
 
+WIDTH = 118
 CARD = """---
 library_name: transformers
 pipeline_tag: image-text-to-text
@@ -82,7 +84,7 @@ def write_card(
         hours=record.hours,
         machine=record.machine,
         stages=record.stages,
-        limits="".join(f"- {limit}\n" for limit in limits),
+        limits="".join(textwrap.fill(f"- {limit}", WIDTH, subsequent_indent="  ") + "\n" for limit in limits),
     )
     save_text(text, directory / "README.md")
 

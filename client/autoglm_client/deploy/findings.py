@@ -61,7 +61,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     failures, warnings = count(findings, Level.FAILURE), count(findings, Level.WARNING)
     if failures:
         return f"{_counted(failures, 'failure')}, {_counted(warnings, 'warning')}: this release would not come up."
-    return f"ready to install, with {_counted(warnings, 'warning')}." if warnings else "ready to install."
+    return f"nothing stands in the way; {_counted(warnings, 'warning')}." if warnings else "nothing stands in the way."
 
 
 def _counted(number: int, noun: str) -> str:

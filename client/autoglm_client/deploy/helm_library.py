@@ -26,9 +26,7 @@ class HelmLibrary:
     def description(self) -> str:
         return f"Helm 4 as a library (helm-python-sdk {version('helm-python-sdk')})"
 
-    def render(
-        self, chart: Path, values: Mapping[str, Any], *, is_upgrade: bool, kube_version: str
-    ) -> list[Object]:
+    def render(self, chart: Path, values: Mapping[str, Any], *, is_upgrade: bool, kube_version: str) -> list[Object]:
         release, namespace = self._target.release, self._target.namespace
         with _as_sentences():
             loaded = helm_python.Chart.load(chart)
@@ -99,7 +97,7 @@ def _revision(entry: Mapping[str, Any]) -> Revision:
     return Revision(
         number=int(entry["revision"]),
         status=str(entry["status"]),
-        chart=str(entry["chart"]),
-        updated=str(entry["updated"])[:19].replace("T", " "),
+        chart=f"{entry['chart_name']}-{entry['chart_version']}",
+        updated=str(entry["deployed_at"])[:19].replace("T", " "),
         description=str(entry.get("description", "")),
     )

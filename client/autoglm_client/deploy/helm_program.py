@@ -38,9 +38,7 @@ class HelmProgram:
     def description(self) -> str:
         return f"{_run(self._command.version())} ({self._executable})"
 
-    def render(
-        self, chart: Path, values: Mapping[str, Any], *, is_upgrade: bool, kube_version: str
-    ) -> list[Object]:
+    def render(self, chart: Path, values: Mapping[str, Any], *, is_upgrade: bool, kube_version: str) -> list[Object]:
         words = ["template", self._target.release, str(chart), "--namespace", self._target.namespace]
         words += ["--kube-version", kube_version, "--values", "-", *(["--is-upgrade"] if is_upgrade else [])]
         rendered: bytes = _run(self._command.run(words, json.dumps(values).encode()))

@@ -112,7 +112,7 @@ def _container_trouble(container: Object, *, is_init: bool) -> tuple[str, bool] 
         elif waiting.get("message"):
             text = f"{text}: {waiting['message']}"
         return text, reason not in ("ContainerCreating", "PodInitializing")
-    if is_init and state.get("running"):
+    if is_init and "running" in state:
         return f"init container {container['name']} runs", False
     ended = state.get("terminated")
     if ended and not (is_init and ended.get("exitCode") == 0):

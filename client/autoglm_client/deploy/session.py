@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoglm_client.deploy.cluster import Cluster, connect
+from autoglm_client.deploy.cluster import Cluster, connect, kubeconfig_path
 from autoglm_client.deploy.errors import DeployError, HelmError
 from autoglm_client.deploy.findings import Finding, Level, count, print_findings, verdict
 from autoglm_client.deploy.helm import DEFAULT_CHART, Helm, Revision, Target, find_helm, read_chart
@@ -19,6 +20,7 @@ from autoglm_client.deploy.status import current_revision
 from autoglm_client.deploy.values import Values, merged, read_values
 
 _IN_FORCE = ("deployed", "superseded")
+_UNDO_TIMEOUT_S = 600  # a short patience with the new is none with the old
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ class Session:
                     f"{error}\n`autoglm deploy status` shows it, `logs` and `rollback` may help."
                 ) from error
             print(f"{error}\ngoing back.")
-            self._undo(revisions, timeout_s)
+            self._undo(revisions, max(timeout_s, _UNDO_TIMEOUT_S))
             raise DeployError(f"{error}\nThat has been undone.") from error
         if waits:
             print(f"ready. `autoglm deploy test {self._words()}` calls it.")
@@ -193,7 +195,14 @@ class Session:
 def open_session(kubeconfig: Path | None, context: str | None, release: str, namespace: str | None) -> Session:
     """Raises DeployError without a kubeconfig, or without Helm."""
     cluster = connect(kubeconfig, context)
-    target = Target(release=release, namespace=namespace or cluster.namespace, kubeconfig=kubeconfig, context=context)
+    chosen = kubeconfig_path(kubeconfig)
+    target = Target(
+        release=release,
+        namespace=namespace or cluster.namespace,
+        # several files together are left to KUBECONFIG
+        kubeconfig=None if chosen is None or os.pathsep in chosen else Path(chosen),
+        context=context,
+    )
     return Session(cluster=cluster, helm=find_helm(target), target=target)
 
 

@@ -39,7 +39,7 @@ def parse_assignment(text: str) -> Values:
     """`triton.replicas=2` as nested maps, by Helm's own rules for --set. Raises DeployError."""
     import helm_python  # loads Helm, a second or so
 
-    if "=" not in text:
+    if not text.partition("=")[0] or "=" not in text:
         raise DeployError(f"--set {text!r} is not KEY.KEY=VALUE.")
     try:
         return helm_python.parse_set_string(text)

@@ -67,9 +67,9 @@ export class Plan {
     const mean = this.layers.reduce((sum, token) => sum + token.layers, 0) / (this.layers.length || 1);
     const rows = [
       ["First token", this.firstToken_ms === null ? "–" : duration(this.firstToken_ms)],
-      ["Tokens per second", decode_s > 0 && tokens > 1 ? ((tokens - 1) / decode_s).toFixed(0) : "–"],
+      ["Tokens/second", decode_s > 0 && tokens > 1 ? ((tokens - 1) / decode_s).toFixed(0) : "–"],
       ["Tokens in, out", `${this.usage?.prompt_tokens ?? 0}, ${tokens}`],
-      ...(this.layers.length ? [["Layers per token", mean.toFixed(1)]] : []),
+      ...(this.layers.length ? [["Layers/token", mean.toFixed(1)]] : []),
       ...(this.graph?.drafts_proposed ? [["Drafts kept", `${this.graph.drafts_accepted} of ${this.graph.drafts_proposed}`]] : []),
     ];
     $("figures").replaceChildren(...rows.map(([name, value]) => {

@@ -26,6 +26,9 @@ from autoglm_backend.models.config import TextConfig
 if TYPE_CHECKING:
     from autoglm_backend.models.cpu_attention import PagedReader
 
+LONG_ROW_TOKENS = 32
+"""From so many tokens of one row on, torch's attention beats the CPU kernel (measured: 3x at 32 and at 2,048)."""
+
 
 class KVCache:
     """One key and one value tensor per layer, [num_blocks, S, G, d]."""
@@ -174,6 +177,7 @@ class PagedAttention:
         self.tables = tables
         self._eager = eager
         self._reader: PagedReader | None = None
+        self._long_rows: list[LongRow] = []
 
     def __call__(self, layer: int, q_THd: Tensor, k_TGd: Tensor, v_TGd: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -196,50 +200,43 @@ class PagedAttention:
         return self._eager
 
     def _read(self, q_THd: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        tables, budget = self._eager_tables, self.cache.sparse_prefill
+        tables = self._eager_tables
         if not tables.prefills:
             return decode(q_THd, keys, values, tables)
         out_THd = torch.empty_like(q_THd)
         for row in tables.prefills:
-            if budget is None or not _is_over(row, budget):
-                out_THd[row.tokens] = prefill(q_THd[row.tokens], keys, values, row)
-                continue
-            prompt, rest = row.split(row.num_prompt)
-            out_THd[prompt.tokens] = sparse_prefill(q_THd[prompt.tokens], keys, values, prompt, budget)
-            if rest.tokens.start < rest.tokens.stop:
-                out_THd[rest.tokens] = prefill(q_THd[rest.tokens], keys, values, rest)
+            self._read_row(row, q_THd, keys, values, out_THd)
         if tables.decode_tokens_B is not None:
             out_THd[tables.decode_tokens_B] = decode(q_THd[tables.decode_tokens_B], keys, values, tables)
         return out_THd
 
-    def fused(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
-        """Rotate qkv [T, (H + 2G) * d] in place, store its keys and values, attend: out [T, H * d]."""
-        if self.is_sparse:
-            self._fused_sparse(layer, qkv, cos, sin, out)
+    def _read_row(self, row: LongRow, q_THd: Tensor, keys: Tensor, values: Tensor, out_THd: Tensor) -> None:
+        """A row of several tokens, dense, or sparse as far as it is a long prompt and that was asked for."""
+        budget = self.cache.sparse_prefill
+        if budget is None or not _is_over(row, budget):
+            out_THd[row.tokens] = prefill(q_THd[row.tokens], keys, values, row)
             return
-        if self._reader is None:
-            self._reader = _reader(self.cache, self.tables)
-        self._reader(qkv, cos, sin, out, *self.cache.addresses[layer])
+        prompt, rest = row.split(row.num_prompt)
+        out_THd[prompt.tokens] = sparse_prefill(q_THd[prompt.tokens], keys, values, prompt, budget)
+        if rest.tokens.start < rest.tokens.stop:
+            out_THd[rest.tokens] = prefill(q_THd[rest.tokens], keys, values, rest)
 
-    def _fused_sparse(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
-        from autoglm_backend.models import cpu_kernels
+    def fused(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
+        """Rotate qkv [T, (H + 2G) * d] in place, store its keys and values, attend: out [T, H * d].
 
+        Long rows go to torch, whose tiles read a key once for many queries; the kernel reads it for each.
+        """
         cache = self.cache
-        _, _, groups, head_dim = cache.keys[0].shape
-        kind, size = cpu_kernels.kind_of(qkv.dtype), cache.num_heads * head_dim
-        cpu_kernels.rotate_and_store(
-            kind,
-            qkv.data_ptr(),
-            cos,
-            sin,
-            self.tables.slots_T,
-            *cache.addresses[layer],
-            cache.num_heads,
-            groups,
-            head_dim,
-        )
-        q_THd = qkv[:, :size].unflatten(1, (cache.num_heads, head_dim))
-        out.copy_(self._read(q_THd, cache.keys[layer], cache.values[layer]).flatten(1))
+        if self._reader is None:
+            shortest = 2 if self.is_sparse else LONG_ROW_TOKENS
+            self._long_rows = self.tables.long_rows(shortest, cache.block_tokens, cache.keys[0].device)
+            self._reader = _reader(cache, self.tables, self._long_rows)
+        self._reader(qkv, cos, sin, out, *cache.addresses[layer])
+        if self._long_rows:
+            heads = (cache.num_heads, cache.keys[0].shape[3])
+            q_THd = qkv[:, : heads[0] * heads[1]].unflatten(1, heads)
+            for row in self._long_rows:
+                self._read_row(row, q_THd, cache.keys[layer], cache.values[layer], out.unflatten(1, heads))
 
 
 def _is_over(row: RowSpan | LongRow, budget_tokens: int) -> bool:
@@ -247,17 +244,20 @@ def _is_over(row: RowSpan | LongRow, budget_tokens: int) -> bool:
     return row.window is None and row.num_prompt > 0 and row.start + row.num_prompt > budget_tokens
 
 
-def _reader(cache: KVCache, tables: SegmentTables) -> PagedReader:
+def _reader(cache: KVCache, tables: SegmentTables, without: Seq[LongRow]) -> PagedReader:
     # Here, not above: numba takes half a second to load, and only CPU decoders need it.
     from autoglm_backend.models.cpu_attention import HeadShape, PagedReader
 
     _, block_tokens, groups, head_dim = cache.keys[0].shape
     shape = HeadShape(heads=cache.num_heads, groups=groups, head_dim=head_dim, block_tokens=block_tokens)
+    first_T, count_T = tables.unseen_T()
+    for row in without:  # they see nothing here, and cost nothing
+        first_T[row.tokens], count_T[row.tokens] = 0, tables.position_T[row.tokens] + 1
     return PagedReader(
         shape,
         cache.keys[0].dtype,
         slots_T=tables.slots_T,
-        unseen_T=tables.unseen_T(),
+        unseen_T=(first_T, count_T),
         positions_T=tables.position_T,
         rows_T=tables.row_T,
         blocks_BN=tables.blocks_BN,

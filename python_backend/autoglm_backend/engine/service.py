@@ -90,7 +90,7 @@ class DecoderService:
         default_exit: the mode of requests that name none; a checkpoint that cannot serve it is refused here. Raises
         CheckpointError naming the file.
         """
-        # libgomp keeps a pool for every thread that ever ran a parallel loop, and with two pools each loop waits for the
+        # libgomp keeps a pool for every thread that ever ran a parallel loop, and with two each loop waits for the
         # kernel's scheduler (twice the time per step). A loader that ends leaves the engine's pool the only one.
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as loader:
             return loader.submit(cls._load, checkpoint_dir, options, progress, default_exit).result()

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] (documented, not listed)
 
 from autoglm_backend.engine.kv_cache import PagedAttention, SegmentTables
 from autoglm_backend.engine.options import EngineOptions
@@ -78,11 +79,12 @@ class WorkerGroup:
         # Every rank is on this machine; gloo would otherwise look for the host's name on the network.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         size = options.tensor_parallel_size
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         try:
             for rank in range(1, size):
                 job = Job(checkpoint_dir=checkpoint_dir, options=options, rank=rank, store_port=store.port)
                 self._workers.append(_start_worker(job))
+                log.info("tensor-parallel rank %d is process %d", rank, self._workers[-1][0].pid)
             self._await("joined")
             join_group(store, rank=0, size=size, device=device)
         except BaseException:
@@ -187,7 +189,7 @@ def start_group(
     return WorkerGroup(checkpoint_dir, options, device)
 
 
-def join_group(store: dist.Store, *, rank: int, size: int, device: torch.device) -> None:
+def join_group(store: Store, *, rank: int, size: int, device: torch.device) -> None:
     """Meet the other ranks: NCCL between GPUs, gloo between CPU processes."""
     if device.type == "cuda":
         torch.cuda.set_device(device)

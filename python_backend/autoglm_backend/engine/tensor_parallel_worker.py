@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] (documented, not listed)
 
 from autoglm_backend.engine.kernel_choice import prepare_decoder
 from autoglm_backend.engine.kv_cache import KVCache, PagedAttention
@@ -37,7 +38,7 @@ def main(descriptor: int) -> None:
     try:
         device, dtype = resolve_device(options, job.rank)
         torch.set_num_threads(rank_threads(options, device))
-        store = dist.TCPStore("127.0.0.1", job.store_port, is_master=False)
+        store = TCPStore("127.0.0.1", job.store_port, is_master=False)
         join_group(store, rank=job.rank, size=options.tensor_parallel_size, device=device)
         config = load_model_config(job.checkpoint_dir).text
         shard = Shard(rank=job.rank, size=options.tensor_parallel_size)

@@ -52,6 +52,8 @@ def load_window_offer(checkpoint_dir: Path) -> WindowOffer | None:
         sink_tokens = SINK_TOKENS if table.get("sink") is None else table.whole("sink")
         return WindowOffer(least=_least(table, "least"), sink_tokens=sink_tokens)
     path = checkpoint_dir / "config.json"
+    if not path.exists():  # whoever needs the model's shapes says so
+        return None
     config = JsonTable(read_json_object(path), path)
     text = config if config.get("text_config") is None else config.table("text_config")
     if text.get("sliding_window") is None or text.get("use_sliding_window") is False:

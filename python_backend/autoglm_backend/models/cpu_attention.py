@@ -246,6 +246,7 @@ class PagedReader:
         self._address = self._arguments.ctypes.data
         self._openmp = openmp
         self._serial = _CALL(self._kernel)
+        self._sees_anything = bool(lengths_T.any())
 
     def __call__(self, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor, keys: int, values: int) -> None:
         """Turn queries and keys of qkv [T, (H + 2G) * d] in place, store, attend: out [T, H * d].
@@ -256,6 +257,8 @@ class PagedReader:
         rotate_and_store(
             self._kind, qkv_at, cos, sin, self._slots_T, keys, values, shape.heads, shape.groups, shape.head_dim
         )
+        if not self._sees_anything:
+            return
         arguments = self._arguments
         arguments[0], arguments[1], arguments[2], arguments[3] = qkv_at, out.data_ptr(), keys, values
         if self._openmp is None:

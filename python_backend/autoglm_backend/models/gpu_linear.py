@@ -39,7 +39,7 @@ class Int8Product:
         scale_T1 = (x32_TK.abs().amax(dim=1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         values_TK = (x32_TK / scale_T1).round_().to(torch.int8)
         values_TK = F.pad(values_TK, (0, 0, 0, max(0, FEWEST_ROWS - tokens)))
-        sums_TN = torch._int_mm(values_TK, self.weight_KN)[:tokens]
+        sums_TN = torch.ops.aten._int_mm(values_TK, self.weight_KN)[:tokens]
         y_TN = (sums_TN.float() * scale_T1 * self.scale_N).to(x_TK.dtype)
         return y_TN if self.bias_N is None else y_TN + self.bias_N
 
@@ -57,7 +57,7 @@ class Float8Product:
         scale_T1 = (x32_TK.abs().amax(dim=1, keepdim=True) / FLOAT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
         values_TK = (x32_TK / scale_T1).to(FLOAT8)
         # Scales per row come with bfloat16 results only.
-        y_TN = torch._scaled_mm(
+        y_TN = torch.ops.aten._scaled_mm(
             values_TK, self.weight_KN, scale_a=scale_T1, scale_b=self.scale_1N, out_dtype=torch.bfloat16
         ).to(x_TK.dtype)
         return y_TN if self.bias_N is None else y_TN + self.bias_N

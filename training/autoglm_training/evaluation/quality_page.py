@@ -17,6 +17,8 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 RELATIONAL = ("tap_relation", "cheapest", "dearest", "chart", "chart_ask", "cheapest_ask")
 
 Figures = Mapping[str, Any]
+Share = tuple[float, int]
+"""Of so many samples."""
 
 
 def write_page(path: Path, figures: Figures, depths: Sequence[int], checkpoint: str) -> None:
@@ -53,29 +55,26 @@ def _sections(figures: Figures, depths: Sequence[int], checkpoint: str, plot: st
 
 def _targets(figures: Figures, depths: Sequence[int]) -> str:
     rows, full = figures["rows"], depths[-1]
-    lines = ["| what | aim | measured |", "|---|---|---|"]
+    lines = ["| what | aim | measured | n |", "|---|---|---|---|"]
 
-    def add(what: str, aim: str, value: float | None, unit: str = " %") -> None:
-        shown = (
-            "not measured" if value is None else f"{100 * value:.1f}{unit}" if unit == " %" else f"{value:.1f}{unit}"
-        )
+    def add(what: str, aim: str, share: Share | None) -> None:
+        shown = "not measured | 0" if share is None else f"{100 * share[0]:.1f} % | {share[1]}"
         lines.append(f"| {what} | {aim} | {shown} |")
 
-    valid = [row["valid"] for row in _picked(rows, family="all", depth=full)]
+    valid = [(row["valid"], row["n"]) for row in _picked(rows, family="all", depth=full)]
     add("valid action, worst modality", "99 %", min(valid, default=None))
     add("text commands", "98 %", _share(rows, "text", ("direct commands",), full))
     add(f"text commands, depth {depths[0]}", "95 %", _share(rows, "text", ("direct commands",), depths[0]))
     add("tap inside the right element", "90 %", _share(rows, "screen", ("all taps",), full))
     add("relational and chart tasks", "70 %", _share(rows, "screen", RELATIONAL, full))
     add("spoken commands", "85 %", _share(rows, "speech", ("direct commands",), full))
-    episodes = figures.get("episodes")
-    add("episodes of up to four steps", "80 %", episodes["by_kind"]["all"]["success"] if episodes else None)
-    certified = figures.get("certified")
-    if certified:
-        add("certified exits: changed actions", f"at most {100 * certified['delta']:.0f} %",
-            certified["mismatches"] / certified["n"])  # fmt: skip
-        aim = 0.6 * certified["num_layers"]
-        add("certified exits: layers a token", f"at most {aim:.1f}", certified["mean_layers"], "")
+    episodes = figures["episodes"]["by_kind"]["all"] if figures.get("episodes") else None
+    add("episodes of up to four steps", "80 %", (episodes["success"], episodes["n"]) if episodes else None)
+    if certified := figures.get("certified"):
+        changed = (certified["mismatches"] / certified["n"], certified["n"])
+        add("certified exits: changed actions", f"at most {100 * certified['delta']:.0f} %", changed)
+        aim = f"at most {0.6 * certified['num_layers']:.1f}"
+        lines.append(f"| certified exits: layers a token | {aim} | {certified['mean_layers']:.1f} | {certified['n']} |")
     return "\n".join(lines)
 
 
@@ -83,10 +82,10 @@ def _picked(rows: Sequence[Figures], **wanted: object) -> list[Figures]:
     return [r for r in rows if r["language"] == "both" and all(r[name] == value for name, value in wanted.items())]
 
 
-def _share(rows: Sequence[Figures], modality: str, families: Sequence[str], depth: int) -> float | None:
+def _share(rows: Sequence[Figures], modality: str, families: Sequence[str], depth: int) -> Share | None:
     found = [r for f in families for r in _picked(rows, modality=modality, family=f, depth=depth)]
     total = sum(r["n"] for r in found)
-    return sum(r["right"] * r["n"] for r in found) / total if total else None
+    return (sum(r["right"] * r["n"] for r in found) / total, total) if total else None
 
 
 def _languages(figures: Figures, depth: int) -> str:
@@ -118,7 +117,8 @@ def draw(figures: Figures, depths: Sequence[int], path: Path) -> None:
         axes.set_xlabel("decoder layers")
         axes.set_xticks(depths)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    right.set_ylim(0, 102)
+        axes.set_ylim(0, 128)
+        axes.set_yticks(range(0, 101, 20))
+        axes.legend(fontsize=8, loc="upper center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
