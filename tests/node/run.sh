@@ -28,7 +28,7 @@ unshare --mount --net --pid --fork --kill-child --mount-proc -- bash -euc '
   ip address add 10.250.0.1/24 dev node0
   ip link set node0 up
   ip route add default dev node0
-  # not as the last command, which bash would become: the first process must gather containerd'"'"'s orphans
+  # not as the last command, which bash would become: the first process must gather the orphans of containerd
   status=0
   "$@" || status=$?
   exit "$status"
