@@ -57,7 +57,7 @@ class RequestContext:
             caller = scope["state"].get("caller")
             # Probes and scrapes come twenty times a second: a line for each would bury the others.
             _log.log(
-                logging.DEBUG if status == 200 and scope["path"].startswith(_PROBED) else logging.INFO,
+                logging.DEBUG if status < 400 and scope["path"].startswith(_PROBED) else logging.INFO,
                 "request",
                 extra={
                     "request_id": ids.request_id,
