@@ -73,6 +73,8 @@ def start_control_plane(daemons: Daemons, *, horizontal_sync_s: float = 1.0) -> 
         f"--root-ca-file={authority.ca_file}",
         f"--horizontal-pod-autoscaler-sync-period={horizontal_sync_s}s",
         "--concurrent-deployment-syncs=10",
+        # no node dies here, and a busy machine keeps them from saying so; KWOK says nothing for minutes
+        "--node-monitor-grace-period=1h",
     )
     daemons.start(
         "kube-scheduler",

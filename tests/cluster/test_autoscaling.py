@@ -11,6 +11,7 @@ from tests.cluster.api import Object, apps_path
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.helm import Helm
 from tests.cluster.metrics_api import Gauge, external_metrics
+from tests.cluster.programs import CLUSTER
 from tests.cluster.values import release_values
 from tests.helm.chart import RELEASE, TRITON
 
@@ -22,6 +23,8 @@ TRAFFIC = (0, 3, 7, 40, 13, 10, 2, 0)
 
 @pytest.fixture(scope="module")
 def gauge(plane: ControlPlane) -> Iterator[Gauge]:
+    if not CLUSTER.is_asked_for:
+        pytest.skip("the traffic takes minutes: make test-cluster")
     with external_metrics(plane) as gauge:
         yield gauge
 

@@ -219,7 +219,14 @@ def test_cpu_kernels_read_what_the_mask_shows(threads: int) -> None:
     cache = KVCache(config, 96, block, torch.float32, torch.device("cpu"), poison=1e30)
     generator = torch.Generator().manual_seed(1)
     # (tokens before, tokens of this step, window, sink, blocks given back): decoding, a verification, prompts.
-    cases = [(39, 1, 9, 5, 5), (39, 4, 9, 5, 5), (0, 40, 7, 2, 0), (0, 9, 3, 1, 0), (30, 1, None, 0, 0), (38, 1, 2, 40, 0)]
+    cases = [
+        (39, 1, 9, 5, 5),
+        (39, 4, 9, 5, 5),
+        (0, 40, 7, 2, 0),
+        (0, 9, 3, 1, 0),
+        (30, 1, None, 0, 0),
+        (38, 1, 2, 40, 0),
+    ]
     rows: list[Row] = []
     fresh: list[torch.Tensor] = []
     expected: list[torch.Tensor] = []

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.gateway.processes import Gateway, running_gateway
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+expect.set_options(timeout=30_000)  # milliseconds; a busy machine is slow, and waiting costs nothing when it is not
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and "AUTOGLM_NEED_CHROMIUM" not in os.environ, reason="Chromium is not installed (make test-page)"
 )
@@ -107,7 +108,7 @@ def test_markup_from_the_model_stays_text(page: Page) -> None:
 
 def test_recording_is_sent_as_a_wav(page: Page) -> None:
     page.click("#record")
-    expect(page.locator("#record-text")).to_have_text("Stop recording")
+    expect(page.locator("#record-text")).to_have_text("Stop (1 s)")
     page.click("#record")
     expect(page.locator("#playback")).to_be_visible()
     with page.expect_request("**/v1/chat/completions") as sent:

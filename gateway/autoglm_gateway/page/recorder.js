@@ -34,7 +34,8 @@ export class Recorder {
     this.media.addEventListener("stop", async () => {
       source.getTracks().forEach((track) => track.stop());
       this.media = null;
-      this.#label(false);
+      clearInterval(this.clock);
+      this.#label("Speak");
       try {
         const wav = await toWav(new Blob(pieces));
         this.url = await dataUrl(wav);
@@ -45,12 +46,14 @@ export class Recorder {
       }
     });
     this.media.start();
-    this.#label(true);
+    this.#label("Stop (0 s)");
+    let seconds = 0;
+    this.clock = setInterval(() => this.#label(`Stop (${++seconds} s)`), 1000);
   }
 
-  #label(isOn) {
-    $("record").setAttribute("aria-pressed", String(isOn));
-    $("record-text").textContent = isOn ? "Stop recording" : "Speak";
+  #label(text) {
+    $("record").setAttribute("aria-pressed", String(Boolean(this.media)));
+    $("record-text").textContent = text;
   }
 }
 

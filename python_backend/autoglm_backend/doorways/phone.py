@@ -16,7 +16,7 @@ from autoglm_backend.bls.pipeline import Pipeline, RequestHandle
 from autoglm_backend.bls.planner import CheckpointFacts, Deployment, load_checkpoint_facts
 from autoglm_backend.bls.step_clock import StepClock
 from autoglm_backend.doorways import start
-from autoglm_backend.doorways.cancel_watcher import CancelWatcher
+from autoglm_backend.doorways.cancel_watcher import CancelWatcher, Watch
 from autoglm_backend.doorways.event_writer import is_terminal
 from autoglm_backend.doorways.triton_stages import TritonStages
 from autoglm_backend.models.config import load_model_config, load_speech_config
@@ -81,14 +81,16 @@ class PhoneDoorway:
 
         watch = self._watcher.watch(sender.is_cancelled, cancel)
         try:
-            self._relay(self._pipeline.run(read, handle), handle, sender)
+            self._relay(self._pipeline.run(read, handle), handle, sender, watch)
         finally:
             watch.end()
             self._free.release()
             sender.close()
             self._observer.stream_ended()
 
-    def _relay(self, events: Iterator[StreamEvent], handle: RequestHandle, sender: triton_io.Sender) -> None:
+    def _relay(
+        self, events: Iterator[StreamEvent], handle: RequestHandle, sender: triton_io.Sender, watch: Watch
+    ) -> None:
         is_reachable = True
         for event in events:
             if not is_reachable:
@@ -97,6 +99,8 @@ class PhoneDoorway:
                 if handle.clock is not None and is_terminal(event):
                     sender.send(steps_to_tensors(handle.clock.finish()))
                 if isinstance(event, Failed):
+                    # It carries the final flag: to ask this sender anything after it kills Triton.
+                    watch.end()
                     sender.fail(event.error)
                 else:
                     sender.send(event_to_tensors(event))

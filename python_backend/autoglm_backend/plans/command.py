@@ -77,6 +77,7 @@ def _build(options: BuildOptions, trt: object | None) -> None:
         if options.precision == "int8":
             assert options.calibration is not None
             feeds = pictures if name == "vision_encoder" else clips
+            onnx_path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder:
                 plain = Path(folder) / onnx_path.name
                 error = onnx_export.export(encoder, plain)
