@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from google.protobuf import text_format
 from PIL import Image
 from tests.tiny_checkpoint import write_checkpoint
@@ -30,12 +32,14 @@ def test_onnx_only_leaves_checked_files_and_a_report(tmp_path: Path) -> None:
     assert report["speech_encoder"]["onnx_error"] < 1e-4
 
 
-def test_int8_takes_its_scales_from_real_pictures(tmp_path: Path) -> None:
+def test_int8_takes_its_scales_from_real_inputs(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for shade in range(3):
         Image.effect_noise((56, 84), 30 + 60 * shade).convert("RGB").save(pictures / f"{shade}.png")
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+    soundfile.write(pictures / "clip.wav", noise, 16000)
     arguments = [f"--checkpoint={checkpoint}", f"--output={tmp_path / 'out'}", "--onnx-only", "--precision=int8"]
     assert command.main([*arguments, f"--calibration={pictures}"]) == 0
     report = json.loads((tmp_path / "out" / "engines.json").read_text())
