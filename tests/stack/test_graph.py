@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
+from PIL import Image
 from tests.stack.conftest import EXAMPLES, Server, audio_part, image_part
 
 pytestmark = pytest.mark.triton
@@ -34,8 +38,16 @@ def test_text_calls_no_encoder(server: Server) -> None:
     assert (counts["autoglm_phone"], counts["text_decoder"]) == (1, 1)
 
 
+def new_picture() -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.new("RGB", (280, 616), (12, 34, 56)).save(file, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def test_an_image_calls_the_vision_encoder_once_and_then_its_cache(server: Server) -> None:
-    content = [image_part("shop.png"), {"type": "text", "text": "Tap the cheapest item"}]
+    # Drawn here, because the server may have seen the examples already.
+    content = [new_picture(), {"type": "text", "text": "Tap the cheapest item"}]
     with calls(server) as first:
         server.chat(content)
     with calls(server) as second:
