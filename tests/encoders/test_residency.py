@@ -36,7 +36,7 @@ def test_idle_weights_are_dropped_and_the_memory_saved_is_measured() -> None:
     assert isinstance(loaded, Loaded)
     assert (loaded.weights_bytes, loaded.is_reload) == (64 * MB, False)
     assert isinstance(offloaded, Offloaded)
-    assert offloaded.freed_bytes > 50 * MB  # and more where other tests left something behind
+    assert 50 * MB < offloaded.freed_bytes < 80 * MB
 
 
 def test_the_next_use_loads_them_again() -> None:

@@ -51,14 +51,14 @@ class Fast(Slow):
 
 
 @pytest.fixture(autouse=True)
-def few_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_weights_and_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_choice, "COLD_BYTES", 1 << 18)
+    monkeypatch.setattr(kernel_choice, "BUDGET_S", float("inf"))  # a busy machine must not cut the measuring short
 
 
-def test_the_faster_form_is_chosen(tmp_path: Path) -> None:
+def test_the_faster_form_is_chosen_for_every_product(tmp_path: Path) -> None:
     choices = remembered_choices(decoder(), {"slow": Slow, "fast": Fast}, tmp_path)
-    # On a busy machine the time for measuring may be over before the last product.
-    assert "qkv" in choices
+    assert set(choices) == {"qkv", "o", "gate_up", "down", "head"}
     assert {choice.many for choice in choices.values()} == {"fast"}
 
 
@@ -71,13 +71,13 @@ def test_a_second_start_reads_what_the_first_measured(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"qkv": 3}', '{"qkv": {"few": "fast"}}'])
 def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
     forms = {"slow": Slow, "fast": Fast}
-    remembered_choices(decoder(), forms, tmp_path)
+    first = remembered_choices(decoder(), forms, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        assert remembered_choices(decoder(), forms, tmp_path)
+        assert set(remembered_choices(decoder(), forms, tmp_path)) == set(first)
     assert "is made anew" in caplog.text
-    assert "is made anew" not in caplog.text.split("is made anew", 1)[1]
+    assert remembered_choices(decoder(), forms, tmp_path).keys() == first.keys()
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_no_more(

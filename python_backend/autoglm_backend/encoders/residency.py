@@ -120,9 +120,10 @@ class Resident(Generic[Module]):
                     self._drop()
 
     def _drop(self) -> None:
+        # First what anybody else left behind, or it would count as these weights' memory.
+        _return_free_memory(self._device)
         before = _memory_bytes(self._device)
         self._module = None
-        gc.collect()
         _return_free_memory(self._device)
         self._tell(Offloaded(freed_bytes=max(0, before - _memory_bytes(self._device))))
 
@@ -139,6 +140,7 @@ def _memory_bytes(device: torch.device) -> int:
 
 
 def _return_free_memory(device: torch.device) -> None:
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:

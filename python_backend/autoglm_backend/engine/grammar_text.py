@@ -11,8 +11,9 @@ from llguidance.gbnf_to_lark import any_to_lark
 from autoglm_protocol.actions import ACTION_SPECS, COORDINATE_MAX, FINISH_SPEC, ActionSpec, Argument, ArgumentKind
 from autoglm_protocol.grammar import Grammar, GrammarKind
 
-# Without a bound, a model that has nothing to say pads with line breaks until its tokens run out.
-_WHITESPACE = r"[ \t\n]{0,20}"
+# A space, or a line break and its indentation. With more, a small model pads until its tokens run out: 20 at each place
+# were enough to cut an answer of two fields off at 150 tokens.
+_WHITESPACE = r"( |\n {0,8})?"
 
 # Text between double quotes that Python and JSON read alike, on one line. `</` is left out because the first
 # </think> or </answer> of an answer is taken for a tag, wherever it stands.
