@@ -1,5 +1,7 @@
 .PHONY: help setup serve test check fix test-helm test-cluster test-node test-gpu bench-gpu bench constraints proto clean
 PYTHON := .venv/bin/python
+# As the server has it (launcher/backend_folder.py): idle OpenMP threads must not burn what other programs need.
+export GOMP_SPINCOUNT ?= 10000
 
 help: ## list these verbs
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'

@@ -54,6 +54,7 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--turns", type=int, default=3, help="requests of each caller in a round")
     group.add_argument("--rounds", type=int, default=5)
     group.add_argument("--tokens", type=int, default=100, help="of each answer")
+    group.add_argument("--spread-s", type=float, default=0.0, help="callers start evenly over so long; 0: all at once")
     group.add_argument("--pictures", type=int, default=20, help="large pictures at once for the look at /health/live")
 
 
@@ -71,7 +72,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         gateway("--triton-grpc", triton.address, "--triton-metrics", "") as server,
     ):
         rounds = asyncio.run(_rounds(args, triton.address, server))
-        figures: dict[str, Any] = {"cores": os.cpu_count(), "streams": args.streams, "tokens": args.tokens}
+        figures: dict[str, Any] = {"cores": os.cpu_count()}
+        figures |= {name: getattr(args, name) for name in ("streams", "tokens", "spread_s")}
         figures |= _summary(rounds)
         _print_table(figures)
         figures["health"] = probe_health(server, args.pictures)
@@ -94,13 +96,13 @@ async def _rounds(args: argparse.Namespace, triton: str, server: Running) -> lis
     }
     names = list(asks)
     for name in names:  # warm-up: connections, and what is set up lazily
-        await _round(asks[name], args.streams, 1, server)
+        await _round(asks[name], args.streams, 1, args.spread_s, server)
     rounds: list[dict[str, Measured]] = []
     for number in range(args.rounds):
         turn = number % len(names)
         rounds.append(
             {
-                name: await _round(asks[name], args.streams, args.turns, server)
+                name: await _round(asks[name], args.streams, args.turns, args.spread_s, server)
                 for name in (*names[turn:], *names[:turn])
             }
         )
@@ -109,10 +111,11 @@ async def _rounds(args: argparse.Namespace, triton: str, server: Running) -> lis
     return rounds
 
 
-async def _round(ask: Ask, streams: int, turns: int, server: Running) -> Measured:
+async def _round(ask: Ask, streams: int, turns: int, spread_s: float, server: Running) -> Measured:
     answers: list[Answered] = []
 
     async def caller(number: int) -> None:
+        await asyncio.sleep(spread_s * number / streams)
         for _ in range(turns):
             answers.append(await ask(number))
 

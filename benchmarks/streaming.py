@@ -2,9 +2,9 @@
 
     python benchmarks/streaming.py [--checkpoint DIR] [--rounds 5] [--part engine paced]
 
-engine: tokens per second of eight streams, the engine alone in this process beside the same engine inside Triton, in
-interleaved rounds. paced: a decoder that only keeps time (benchmarks/paced_decoder.py) behind real Triton and the real
-BLS, at 1 to 100 streams. Prints tables, then one JSON line.
+engine: tokens per second of eight streams, the engine alone in this process beside the same engine inside Triton, on
+the same prompts, in interleaved rounds. paced: a decoder that only keeps time (benchmarks/paced_decoder.py) behind real
+Triton and the real BLS, at 1 to 100 streams. Prints tables, then one JSON line.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from engine import Setting, run_batch
+from engine import Setting, encode, run_batch
 from servers import paced_triton, triton
 
 from autoglm_backend.engine.options import EngineOptions
@@ -35,17 +35,22 @@ STREAMS = (1, 10, 30, 100)
 SOURCE = Path(__file__).resolve().parents[1]
 
 
-async def run_streams(address: str, streams: int, max_tokens: int) -> tuple[float, int]:
-    """Seconds of so many streams side by side, and the messages that brought their tokens."""
+def questions(count: int, number: int) -> list[str]:
+    """Texts that no earlier round asked, of one length or nearly."""
+    return [f"Open app number {number:03d}{row:03d}" for row in range(count)]
+
+
+async def run_streams(address: str, texts: Sequence[str], max_tokens: int) -> tuple[float, int]:
+    """Seconds of a stream for each text, side by side, and the messages that brought their tokens."""
     backend = TritonBackend(address, tracing=Tracing(None))
     messages = 0
 
-    async def one(number: int) -> None:
+    async def one(text: str) -> None:
         nonlocal messages
         request = ChatRequest(
-            request_id=f"stream-{number}-{time.monotonic()}",
+            request_id=f"{text}-{time.monotonic()}",
             model="autoglm-phone-9b",
-            messages=(Message(role=Role.USER, parts=(TextPart(text=f"Open app number {number}"),)),),
+            messages=(Message(role=Role.USER, parts=(TextPart(text=text),)),),
             sampling=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True),
             options=ChatOptions(depth="full", exit=ExitMode.FIXED.value),
         )
@@ -57,24 +62,22 @@ async def run_streams(address: str, streams: int, max_tokens: int) -> tuple[floa
                 raise RuntimeError(f"a stream ended after {event.usage.completion_tokens} of {max_tokens} tokens")
 
     began = time.perf_counter()
-    await asyncio.gather(*(one(number) for number in range(streams)))
+    await asyncio.gather(*(one(text) for text in texts))
     seconds = time.perf_counter() - began
     await backend.close()
     return seconds, messages
 
 
 def compare_with_engine(checkpoint: Path, rounds: int, tokens: int, threads: int) -> dict[str, float]:
-    service = DecoderService.from_checkpoint(
-        checkpoint, EngineOptions(device="cpu", prefix_cache=False, threads=threads)
-    )
+    service = DecoderService.from_checkpoint(checkpoint, EngineOptions(device="cpu", threads=threads))
     full = Setting(name="full", exit_mode=ExitMode.FIXED, depth=service.config.text.num_layers)
-    draw = np.random.default_rng(1)
     rates: dict[str, list[float]] = {"alone": [], "through Triton": []}
     with triton(checkpoint, ["--threads", str(threads)]) as server:
         for number in range(rounds + 1):
-            prompts = [draw.integers(300, 4000, 24) for _ in range(BATCH)]
+            texts = questions(BATCH, number)
+            prompts = encode(checkpoint, texts, service.context_tokens)
             alone_s = run_batch(service, prompts, full, tokens)[0]
-            through_s = asyncio.run(run_streams(server.address, BATCH, tokens))[0]
+            through_s = asyncio.run(run_streams(server.address, texts, tokens))[0]
             if number:  # the first round warms up
                 rates["alone"].append(BATCH * tokens / alone_s)
                 rates["through Triton"].append(BATCH * tokens / through_s)
@@ -91,10 +94,10 @@ def compare_with_engine(checkpoint: Path, rounds: int, tokens: int, threads: int
 def paced(checkpoint: Path, rounds: int, tokens: int) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     with paced_triton(checkpoint) as server:
-        asyncio.run(run_streams(server.address, 8, 20))
+        asyncio.run(run_streams(server.address, questions(8, 0), 20))
         print(f"{'streams':>8}{'tokens/s':>10}{'messages/s':>12}{'tokens a message':>18}")
         for streams in STREAMS:
-            runs = [asyncio.run(run_streams(server.address, streams, tokens)) for _ in range(rounds)]
+            runs = [asyncio.run(run_streams(server.address, questions(streams, n + 1), tokens)) for n in range(rounds)]
             rate = statistics.median(streams * tokens / seconds for seconds, _ in runs)
             messages = statistics.median(count / seconds for seconds, count in runs)
             print(f"{streams:>8}{rate:>10.0f}{messages:>12.0f}{rate / messages:>18.1f}", flush=True)

@@ -16,6 +16,8 @@ class Discovery:
     def __init__(self, targets: tuple[str, ...]) -> None:
         self._targets = targets
         self._known: dict[str, tuple[str, ...]] = {}
+        self._unresolved: dict[str, str] = {}
+        """Names that could not be resolved at the last look, and why."""
 
     async def addresses(self) -> tuple[str, ...]:
         """What is there now, each once. A name that cannot be resolved keeps its last addresses."""
@@ -29,8 +31,12 @@ class Discovery:
         try:
             entries = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         except OSError as error:
-            _log.warning("cannot resolve", extra={"target": target, "reason": str(error)})
+            if self._unresolved.get(target) != str(error):  # said once, not at every look
+                self._unresolved[target] = str(error)
+                _log.warning("cannot resolve", extra={"target": target, "reason": str(error)})
             return self._known.get(target, ())
+        if self._unresolved.pop(target, None) is not None:
+            _log.info("resolved", extra={"target": target})
         hosts = sorted({str(entry[4][0]) for entry in entries})
         self._known[target] = tuple(
             f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in hosts

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from autoglm_gateway.tools import Tools
 from autoglm_protocol.chat import ChatOptions, Role, Task, TextPart, ToolCall
@@ -57,6 +59,8 @@ class ChatDraft:
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
+    echo: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Fields of the request that a response repeats."""
     ignored_fields: tuple[str, ...] = ()
     """Top-level fields that nobody knows; accepted, counted and logged."""
 

@@ -122,7 +122,9 @@ class FakeBackend:
             text = bytes(token % 256 for token in ids).decode("utf-8", "replace")
         else:
             text = self._knobs.fake_text
-        facts = {"max_model_len": self._knobs.fake_context_tokens}
+        facts: dict[str, Any] = {"max_model_len": self._knobs.fake_context_tokens}
+        if request.task.return_token_strs:
+            facts["token_strs"] = [chr(token) for token in ids]
         usage = replace(usage, prompt_tokens=usage.audio_tokens, completion_tokens=len(ids))
         return (
             Started(usage=usage, dynamic_graph=facts),

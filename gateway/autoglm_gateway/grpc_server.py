@@ -16,7 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from autoglm_gateway.api_keys import ApiKeys
-from autoglm_gateway.grpc_messages import EventMessages, draft_from, response_of
+from autoglm_gateway.grpc_answers import EventMessages, response_of
+from autoglm_gateway.grpc_requests import draft_from
 from autoglm_gateway.metrics import Metrics
 from autoglm_gateway.openai_chat import completion_id
 from autoglm_gateway.request_ids import request_ids

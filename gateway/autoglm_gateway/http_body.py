@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -19,12 +20,13 @@ MAX_JSON_DEPTH = 128
 
 async def read_json(request: Request, turns: Turns, *, max_bytes: int, timeout_s: float) -> Any:
     """Raises PayloadTooLargeError, DeadlineError, InvalidRequestError or RequestCancelledError."""
-    body = await read_body(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    body = await _read_in_time(request, max_bytes=max_bytes, timeout_s=timeout_s)
     try:
-        value = await turns.run(lambda: orjson.loads(body), len(body))
+        value = await turns.run(partial(orjson.loads, body), len(body))
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(f"the request body is not valid JSON: {error}", code="invalid_json") from error
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_too_deep(value):
+    brackets = await turns.run(lambda: body.count(b"[") + body.count(b"{"), len(body))
+    if brackets > MAX_JSON_DEPTH and _is_too_deep(value):
         raise InvalidRequestError(
             f"the request body is nested more than {MAX_JSON_DEPTH} levels deep", code="invalid_json"
         )
@@ -45,6 +47,11 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Raises as `read_json`."""
+    return bytes(await _read_in_time(request, max_bytes=max_bytes, timeout_s=timeout_s))
+
+
+async def _read_in_time(request: Request, *, max_bytes: int, timeout_s: float) -> bytearray:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -54,20 +61,18 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
         raise DeadlineError(f"the request body did not arrive within {timeout_s:g} s", code="body_timeout") from None
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+async def _read(request: Request, max_bytes: int) -> bytearray:
+    body = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise RequestCancelledError("the caller went away before the body was complete")
         chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:
+        if len(body) + len(chunk) > max_bytes:
             raise _too_large(max_bytes)
-        chunks.append(chunk)
+        body += chunk
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return body
 
 
 def _too_large(max_bytes: int) -> PayloadTooLargeError:

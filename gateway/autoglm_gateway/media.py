@@ -18,6 +18,7 @@ from autoglm_gateway.option import option
 from autoglm_gateway.turns import Turns
 from autoglm_protocol.chat import AudioPart, ImagePart, Message, Part, TextPart
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.media_limits import MAX_AUDIO_S, MAX_IMAGE_PIXELS
 
 _PIECE_CHARACTERS = 1 << 20
 """Base64 that is decoded in one turn of the event loop: about a millisecond. A multiple of four."""
@@ -38,16 +39,21 @@ _AUDIO_TYPES = {
 class MediaLimits:
     max_images: int = option(10, "pictures in one request")
     max_image_bytes: int = option(20 << 20, "size of one picture file")
-    max_image_pixels: int = option(64_000_000, "pixels of one picture, checked before it is decoded")
+    max_image_pixels: int = option(MAX_IMAGE_PIXELS, "pixels of one picture, checked before it is decoded")
     max_audios: int = option(4, "sounds in one request")
     max_audio_bytes: int = option(25 << 20, "size of one sound file")
-    max_audio_s: float = option(300.0, "length of one WAV, checked before it is decoded")
+    max_audio_s: float = option(MAX_AUDIO_S, "length of one sound; a WAV's is checked before it is decoded")
     media_hosts: tuple[str, ...] = option(
         ("*",), "hosts that http(s) media may come from; *.example.com takes subdomains, empty allows none"
     )
     media_timeout_s: float = option(10.0, "time for fetching one http(s) medium, redirects included")
     media_store_bytes: int = option(256 << 20, "memory for media that callers gave a uuid; 0 keeps none")
     media_private_addresses: bool = option(False, "let http(s) media come from private addresses, for test networks")
+
+    def __post_init__(self) -> None:
+        for name, limit in (("max_image_pixels", MAX_IMAGE_PIXELS), ("max_audio_s", MAX_AUDIO_S)):
+            if not 0 < getattr(self, name) <= limit:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0 and at most {limit:g}")
 
 
 class MediaReader:
@@ -137,19 +143,19 @@ class MediaReader:
         if ref.data is not None:
             return ref.data, ref.format
         if ref.base64 is not None:
-            return await self._decode(ref.base64, ref), ref.format
+            return await self._decode(ref.base64, 0, ref), ref.format
         assert ref.url is not None
         if ref.url[:5].lower() != "data:":
             data, media_type = await self._fetcher.fetch(ref, max_bytes=self._max_bytes(ref))
             return data, self._check_type(media_type, ref)
-        head, comma, payload = ref.url[5:].partition(",")
-        media_type, *attributes = head.lower().split(";")
-        if not comma or "base64" not in attributes:
+        comma = ref.url.find(",")  # not partition, which would copy megabytes
+        media_type, *attributes = ref.url[5 : max(comma, 5)].lower().split(";")
+        if comma < 0 or "base64" not in attributes:
             raise InvalidRequestError(
                 f"{ref.param} must be a data URL with base64 data", code=self._bad_base64(ref), param=ref.param
             )
         declared = self._check_type(media_type.strip(), ref)
-        return await self._decode(payload, ref), declared
+        return await self._decode(ref.url, comma + 1, ref), declared
 
     def _check_type(self, media_type: str, ref: MediaRef) -> str | None:
         if ref.kind is MediaKind.AUDIO:
@@ -168,11 +174,12 @@ class MediaReader:
             )
         return None
 
-    async def _decode(self, text: str, ref: MediaRef) -> bytes:
-        limit = self._max_bytes(ref)
-        if len(text) * 3 // 4 > limit + 3:
-            self._refuse_size(len(text) * 3 // 4, limit, f"{ref.kind.value}_file_too_large", ref)
-        data = await _decode_base64(text, self._turns)
+    async def _decode(self, text: str, start: int, ref: MediaRef) -> bytes:
+        """`text` from `start` on."""
+        limit, size = self._max_bytes(ref), (len(text) - start) * 3 // 4
+        if size > limit + 3:
+            self._refuse_size(size, limit, f"{ref.kind.value}_file_too_large", ref)
+        data = await _decode_base64(text, start, self._turns)
         if data is None:
             raise InvalidRequestError(f"{ref.param} is not valid base64", code=self._bad_base64(ref), param=ref.param)
         return data
@@ -195,20 +202,20 @@ class MediaReader:
         return "invalid_base64_image" if ref.kind is MediaKind.IMAGE else "invalid_base64_audio"
 
 
-async def _decode_base64(text: str, turns: Turns) -> bytes | None:
+async def _decode_base64(text: str, start: int, turns: Turns) -> bytes | None:
     """None when it is no base64. Line breaks are allowed, a missing final padding is not."""
     pieces: list[bytes] = []
-    for start in range(0, len(text), _PIECE_CHARACTERS):
-        piece = text[start : start + _PIECE_CHARACTERS]
+    for at in range(start, len(text), _PIECE_CHARACTERS):
+        piece = text[at : at + _PIECE_CHARACTERS]
         data = await turns.run(partial(_decode_piece, piece), len(piece))
-        is_last = start + len(piece) == len(text)
+        is_last = at + len(piece) == len(text)
         if data is None or not (is_last or len(data) == _PIECE_CHARACTERS // 4 * 3):
             break
         pieces.append(data)
     else:
-        return b"".join(pieces)
-    compact = await turns.run(lambda: "".join(text.split()), len(text))
-    return await _decode_base64(compact, turns) if len(compact) < len(text) else None
+        return await turns.run(partial(b"".join, pieces), len(text) - start)
+    compact = await turns.run(lambda: "".join(text[start:].split()), len(text) - start)
+    return await _decode_base64(compact, 0, turns) if len(compact) < len(text) - start else None
 
 
 def _decode_piece(text: str) -> bytes | None:

@@ -10,10 +10,17 @@ from collections import OrderedDict
 
 from autoglm_gateway.draft import MediaRef
 from autoglm_protocol.chat import AudioPart, ImagePart
+from autoglm_protocol.errors import InvalidRequestError
 
 MAX_UUID_CHARACTERS = 256
 
 _Key = tuple[str | None, str, str]
+
+
+def check_uuid(uuid: str | None, where: str) -> None:
+    """Raises InvalidRequestError naming `where`."""
+    if uuid is not None and not 1 <= len(uuid) <= MAX_UUID_CHARACTERS:
+        raise InvalidRequestError(f"{where} must have 1 to {MAX_UUID_CHARACTERS} characters", param=where)
 
 
 class MediaStore:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from autoglm_gateway import sse
+from autoglm_gateway.answer_text import AnswerReader, read_answer
 from autoglm_gateway.draft import ChatDraft
-from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
-from autoglm_gateway.tool_calls import Reading, ToolCallSplitter, split_calls
+from autoglm_gateway.reasoning import Split
 from autoglm_protocol.chat import ToolCall
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import (
@@ -47,11 +47,10 @@ class ChatFormat:
 def chat_completion(draft: ChatDraft, completion: Completion) -> Json:
     choices: list[Json] = []
     for choice in completion.choices:
-        text, calls = (choice.text, ()) if draft.tools is None else split_calls(choice.text, draft.tools)
-        message: Json = {"role": "assistant", "content": text, "refusal": None}
+        split, calls = read_answer(choice.text, draft)
+        message: Json = {"role": "assistant", "content": split.content, "refusal": None}
         if draft.return_reasoning:
-            split = split_reasoning(text)
-            message |= {"content": split.content, "reasoning_content": split.reasoning}
+            message["reasoning_content"] = split.reasoning
         if calls:
             message |= {"content": message["content"] or None, "tool_calls": [_call(call) for call in calls]}
         choices.append(
@@ -90,12 +89,7 @@ class ChatChunks:
         self._usage = started.usage
         # Who asks for the depth of tokens gets the plan in front of them: layers mean little without their number.
         self._plan: Json = {"dynamic_graph": dict(started.dynamic_graph)} if draft.options.return_token_layers else {}
-        self._splitters: dict[int, ReasoningSplitter] = {}
-        if draft.return_reasoning:
-            self._splitters = {index: ReasoningSplitter() for index in range(draft.sampling.n)}
-        self._call_splitters: dict[int, ToolCallSplitter] = {}
-        if draft.tools is not None:
-            self._call_splitters = {index: ToolCallSplitter(draft.tools) for index in range(draft.sampling.n)}
+        self._readers = [AnswerReader(draft) for _ in range(draft.sampling.n)]
 
     def first(self) -> bytes:
         roles = (
@@ -131,34 +125,28 @@ class ChatChunks:
         if self._draft.continuous_usage:
             count = self._usage.completion_tokens + len(event.token_ids)
             self._usage = replace(self._usage, completion_tokens=count)
-        calls = self._call_splitters.get(event.index)
-        text = event.text if calls is None else calls.feed(event.text)
-        delta = self._text_delta(event.index, text)
+        split = self._readers[event.index].feed(event.text)
         logprobs = _logprobs(event.logprobs) if event.logprobs else None
         layers = token_layers(event.token_layers)
-        if (text and delta) or logprobs or layers or self._draft.continuous_usage:
-            yield self._chunk(event.index, delta, logprobs=logprobs, choice=layers)
+        if split.content or split.reasoning or logprobs or layers or self._draft.continuous_usage:
+            yield self._chunk(event.index, self._delta_of(split), logprobs=logprobs, choice=layers)
 
     def _finish_choice(self, index: int, reason: FinishReason, **extra: Any) -> Iterator[Json]:
-        call_splitter = self._call_splitters.get(index)
-        reading = Reading(calls=(), content="") if call_splitter is None else call_splitter.finish()
-        if reading.content:
-            yield self._chunk(index, self._text_delta(index, reading.content))
-        splitter = self._splitters.get(index)
-        if splitter is not None:
-            rest = _split_delta(splitter.finish())
-            if rest:
-                yield self._chunk(index, rest)
-        for position, call in enumerate(reading.calls):
+        rest, calls = self._readers[index].finish()
+        if rest.content or rest.reasoning:
+            yield self._chunk(index, self._delta_of(rest))
+        for position, call in enumerate(calls):
             head = _call(replace(call, arguments=""))
             yield self._chunk(index, {"tool_calls": [{"index": position, **head}]})
             arguments = {"index": position, "function": {"arguments": call.arguments}}
             yield self._chunk(index, {"tool_calls": [arguments]})
-        yield self._chunk(index, {}, finish_reason=_reason(reason, reading.calls), **extra)
+        yield self._chunk(index, {}, finish_reason=_reason(reason, calls), **extra)
 
-    def _text_delta(self, index: int, text: str) -> Json:
-        splitter = self._splitters.get(index)
-        return {"content": text} if splitter is None else _split_delta(splitter.feed(text))
+    def _delta_of(self, split: Split) -> Json:
+        if not self._draft.return_reasoning:
+            return {"content": split.content}
+        named = {"reasoning_content": split.reasoning, "content": split.content}
+        return {name: text for name, text in named.items() if text}
 
     def _chunk(
         self,
@@ -204,15 +192,6 @@ def _call(call: ToolCall) -> Json:
 
 def _reason(reason: FinishReason, calls: Sequence[ToolCall]) -> str:
     return "tool_calls" if calls and reason is FinishReason.STOP else reason.value
-
-
-def _split_delta(split: Split) -> Json:
-    delta: Json = {}
-    if split.reasoning:
-        delta["reasoning_content"] = split.reasoning
-    if split.content:
-        delta["content"] = split.content
-    return delta
 
 
 def _logprobs(entries: tuple[TokenLogprob, ...] | list[TokenLogprob]) -> Json:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from autoglm_gateway import phone_tools
 from autoglm_gateway.draft import DraftMessage, DraftPart, MediaKind, MediaRef
 from autoglm_gateway.json_fields import JsonFields
-from autoglm_gateway.media_store import MAX_UUID_CHARACTERS
+from autoglm_gateway.media_store import check_uuid
 from autoglm_protocol.chat import IMAGE_DETAILS, Role, TextPart, ToolCall
 from autoglm_protocol.errors import InvalidRequestError
 
@@ -39,38 +39,62 @@ def read_messages(fields: JsonFields, name: str = "messages") -> tuple[DraftMess
         raise InvalidRequestError(f"{name} is missing", code="missing_required_parameter", param=name)
     if not raw:
         raise InvalidRequestError(f"{name} must hold at least one message", param=name)
-    phone_calls: set[str] = set()
-    return tuple(_message(JsonFields(item, f"{name}[{index}]"), phone_calls) for index, item in enumerate(raw))
+    conversation = Conversation()
+    return tuple(conversation.message(JsonFields(item, f"{name}[{index}]")) for index, item in enumerate(raw))
 
 
-def _message(message: JsonFields, phone_calls: set[str]) -> DraftMessage:
-    """`phone_calls`: the ids of phone actions called so far."""
-    role_name = message.required_text("role")
-    role = ROLES.get(role_name)
-    if role is None:
-        where = message.where("role")
-        raise InvalidRequestError(f"{where} is {role_name!r}, must be one of {', '.join(ROLES)}", param=where)
-    call_id = message.text("tool_call_id") if role is Role.TOOL else None
-    if call_id in phone_calls:
-        role, call_id = Role.USER, None  # what became of an action is the phone's next turn, screenshots included
-    parts: list[DraftPart] = []
-    tool_calls: list[ToolCall] = []
-    if role is Role.ASSISTANT:
-        reasoning = message.text("reasoning_content")
-        if reasoning:
-            parts.append(TextPart(text=f"<think>{reasoning}</think>"))  # what was split off goes back in front
-    parts.extend(read_content(message, "content", role=role))
-    for index, raw in enumerate(message.items("tool_calls") or []):
-        call = _tool_call(JsonFields(raw, message.where(f"tool_calls[{index}]")))
-        action = phone_tools.action_text(call.name, call.arguments)
-        if action is None:
-            tool_calls.append(call)
+class Conversation:
+    """Reads one message after the other: what became of a phone action is the phone's next turn, pictures included."""
+
+    def __init__(self) -> None:
+        self._phone_calls: set[str] = set()
+        """Ids of the phone actions called so far."""
+
+    def message(self, message: JsonFields) -> DraftMessage:
+        role_name = message.required_text("role")
+        role = ROLES.get(role_name)
+        if role is None:
+            where = message.where("role")
+            raise InvalidRequestError(f"{where} is {role_name!r}, must be one of {', '.join(ROLES)}", param=where)
+        parts: list[DraftPart] = []
+        if role is Role.ASSISTANT:
+            reasoning = message.text("reasoning_content")
+            if reasoning:
+                parts.append(TextPart(text=f"<think>{reasoning}</think>"))  # what was split off goes back in front
+        raw_calls = message.items("tool_calls") or []
+        where = message.where("tool_calls")
+        said, tool_calls = self.called(_tool_call(JsonFields(raw, f"{where}[{i}]")) for i, raw in enumerate(raw_calls))
+        if role is Role.TOOL:
+            told = self.result(message, "content", message.text("tool_call_id"))
         else:
-            parts.append(TextPart(text=f"<answer>{action}</answer>"))
-            phone_calls.add(call.id)
-    if not parts and not tool_calls:
-        raise InvalidRequestError(f"{message.where('content')} is missing", param=message.where("content"))
-    return DraftMessage(role=role, parts=tuple(parts), tool_calls=tuple(tool_calls), tool_call_id=call_id)
+            told = DraftMessage(role=role, parts=tuple(read_content(message, "content", role=role)))
+        parts += [*told.parts, *said]
+        if not parts and not tool_calls:
+            raise InvalidRequestError(f"{message.where('content')} is missing", param=message.where("content"))
+        return replace(told, parts=tuple(parts), tool_calls=tool_calls)
+
+    def called(self, calls: Iterable[ToolCall]) -> tuple[tuple[TextPart, ...], tuple[ToolCall, ...]]:
+        """Calls of phone actions as the model had written them, and the other calls."""
+        parts: list[TextPart] = []
+        others: list[ToolCall] = []
+        for call in calls:
+            action = phone_tools.action_text(call.name, call.arguments)
+            if action is None:
+                others.append(call)
+            else:
+                parts.append(TextPart(text=f"<answer>{action}</answer>"))
+                self._phone_calls.add(call.id)
+        return tuple(parts), tuple(others)
+
+    def is_phone_call(self, call_id: str) -> bool:
+        return call_id in self._phone_calls
+
+    def result(self, message: JsonFields, name: str, call_id: str | None) -> DraftMessage:
+        """What came of a call, in the field `name`."""
+        if call_id is not None and self.is_phone_call(call_id):
+            return DraftMessage(role=Role.USER, parts=tuple(read_content(message, name, role=Role.USER)))
+        parts = tuple(read_content(message, name, role=Role.TOOL))
+        return DraftMessage(role=Role.TOOL, parts=parts, tool_call_id=call_id)
 
 
 def read_content(message: JsonFields, name: str, *, role: Role) -> Sequence[DraftPart]:
@@ -125,9 +149,7 @@ def _is_name_alone(part: JsonFields, kind: str) -> bool:
 
 def _uuid(part: JsonFields) -> str | None:
     uuid = part.text("uuid")
-    if uuid is not None and not 1 <= len(uuid) <= MAX_UUID_CHARACTERS:
-        where = part.where("uuid")
-        raise InvalidRequestError(f"{where} must have 1 to {MAX_UUID_CHARACTERS} characters", param=where)
+    check_uuid(uuid, part.where("uuid"))
     return uuid
 
 

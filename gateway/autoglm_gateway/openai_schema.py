@@ -24,19 +24,23 @@ def parse_chat(body: Any, *, features: frozenset[str]) -> ChatDraft:
     tools = read_tools(fields)
     messages = read_messages(fields)
     draft = replace(read_settings(fields, features=features), model=model, messages=messages)
-    if tools is not None:
-        draft = _offering(draft, tools)
-        check_features(draft.sampling, features)
-    return draft
+    return offering(draft, tools, features=features)
 
 
-def _offering(draft: ChatDraft, tools: Tools) -> ChatDraft:
-    """The request with tools: functions go to the chat template, which refuses them where it has no place for them."""
+def offering(draft: ChatDraft, tools: Tools | None, *, features: frozenset[str]) -> ChatDraft:
+    """The request with tools: functions go to the chat template, which refuses them where it has no place for them.
+
+    Raises InvalidRequestError.
+    """
+    if tools is None:
+        return draft
     options = draft.options
     if tools.functions:
         kwargs = {**options.chat_template_kwargs, "tools": [dict(tool) for tool in tools.functions]}
         options = replace(options, chat_template_kwargs=kwargs)
-    return replace(draft, tools=tools, options=options, sampling=forced(draft.sampling, tools))
+    sampling = forced(draft.sampling, tools)
+    check_features(sampling, features)
+    return replace(draft, tools=tools, options=options, sampling=sampling)
 
 
 def refuse_unsupported(fields: JsonFields) -> None:

@@ -92,7 +92,7 @@ def document() -> Json:
         "security": [{}, {"key": []}],
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": _error(), "Message": _message()},
+            "schemas": {"Error": _error(), "Message": _message(), "Item": _item()},
         },
         "paths": {
             "/v1/chat/completions": _generates(
@@ -117,10 +117,17 @@ def document() -> Json:
                 "Response",
                 ["input"],
                 {
-                    "input": {"oneOf": [_TEXT, {"type": "array", "items": _ref("Message")}]},
+                    "input": {
+                        "oneOf": [
+                            _TEXT,
+                            {"type": "array", "items": {"anyOf": [_ref("Message"), _ref("Item")]}, "minItems": 1},
+                        ]
+                    },
                     "instructions": _TEXT,
                     "max_output_tokens": {**_WHOLE, "minimum": 1},
                     "reasoning": _OBJECT,
+                    "text": {**_OBJECT, "description": "format: text, json_object or json_schema"},
+                    **_flat_tools(),
                 },
             ),
             "/v1/audio/transcriptions": _transcribes(),
@@ -130,6 +137,10 @@ def document() -> Json:
                 {
                     "prompt": {**_TEXT, "description": "a text alone; or else messages"},
                     "messages": {"type": "array", "items": _ref("Message"), "minItems": 1},
+                    "add_special_tokens": {**_FLAG, "description": "default: true of a text, false of messages"},
+                    "return_token_strs": {**_FLAG, "default": False},
+                    "add_generation_prompt": {**_FLAG, "default": True},
+                    "continue_final_message": _FLAG,
                 },
             ),
             "/detokenize": _asks("Text of token ids", ["tokens"], {"tokens": {"type": "array", "items": _WHOLE}}),
@@ -226,6 +237,26 @@ def _error() -> Json:
     fields: Json = {"message": _TEXT, "type": _TEXT, "param": nullable, "code": nullable}
     error = {"type": "object", "required": [*fields], "properties": fields}
     return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _flat_tools() -> Json:
+    """The tools of /v1/responses: a function's name stands beside its type."""
+    fields: Json = {"type": _TEXT, "name": _TEXT, "description": _TEXT, "parameters": _OBJECT}
+    tool: Json = {"type": "object", "required": ["type"], "properties": fields}
+    return {**TOOLS, "tools": {"type": "array", "items": tool, "description": TOOLS["tools"]["description"]}}
+
+
+def _item() -> Json:
+    """What an input of /v1/responses may hold beside messages."""
+    call: Json = {"call_id": _TEXT, "name": _TEXT, "arguments": _TEXT}
+    output: Json = {"call_id": _TEXT, "output": {"oneOf": [_TEXT, {"type": "array", "items": _OBJECT}]}}
+    kinds = (("function_call", ["call_id", "name"], call), ("function_call_output", [*output], output))
+    return {
+        "oneOf": [
+            {"type": "object", "required": ["type", *required], "properties": {"type": {"const": kind}, **fields}}
+            for kind, required, fields in kinds
+        ]
+    }
 
 
 def _message() -> Json:

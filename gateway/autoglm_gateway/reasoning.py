@@ -16,6 +16,9 @@ class Split:
     reasoning: str
     content: str
 
+    def __add__(self, later: Split) -> Split:
+        return Split(reasoning=self.reasoning + later.reasoning, content=self.content + later.content)
+
 
 class _State(Enum):
     BEFORE = auto()
@@ -60,12 +63,6 @@ class ReasoningSplitter:
         if self._state is _State.THINKING:
             return Split(reasoning=held, content="")
         return Split(reasoning="", content=held)
-
-
-def split_reasoning(text: str) -> Split:
-    splitter = ReasoningSplitter()
-    first, last = splitter.feed(text), splitter.finish()
-    return Split(reasoning=first.reasoning + last.reasoning, content=first.content + last.content)
 
 
 def _overlap(text: str) -> int:

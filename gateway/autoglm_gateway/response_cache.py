@@ -6,6 +6,7 @@ answer did, and says `"cached": true` in its dynamic_graph.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -67,9 +68,12 @@ class ResponseCache:
         """As Backend.generate: from here when the answer is known, else from `backend`."""
         if not self.is_on or not request.sampling.is_deterministic:
             return backend.generate(request)
-        return self._answer(_key(request), request, backend)
+        return self._answer(request, backend)
 
-    async def _answer(self, key: bytes, request: ChatRequest, backend: Backend) -> AsyncGenerator[StreamEvent, None]:
+    async def _answer(self, request: ChatRequest, backend: Backend) -> AsyncGenerator[StreamEvent, None]:
+        # Hashing a picture takes milliseconds, which a thread can spend beside the event loop.
+        has_media = request.images or request.audios
+        key = await asyncio.to_thread(_key, request) if has_media else _key(request)
         entry = self._look_up(key)
         known = await self._shared(key) if entry is None else entry.events
         if known is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -54,14 +55,14 @@ async def serve(settings: Settings) -> None:
     disable_created_metrics()  # a second series for each counter and histogram, which nobody asks for
     metrics = Metrics(settings.served_model_names[0])
     tracing = Tracing(settings.otlp_endpoint)
-    backend = _backend(settings, metrics, tracing)
+    turns = Turns()
+    backend = _backend(settings, metrics, tracing, turns)
     scraper = TritonScraper(() if settings.fake else settings.triton_metrics, every_s=settings.scrape_every_s)
     metrics.registry.register(scraper)
     metrics.kv_cache_usage.set_function(lambda: scraper.kv_usage)
     keys = None if settings.api_keys_file is None else ApiKeys(Path(settings.api_keys_file))
     link = None if settings.redis.redis is None else RedisLink(settings.redis, metrics)
     quotas = Quotas() if link is None else SharedQuotas(link, local=Quotas())
-    turns = Turns()
     media = MediaReader(settings.media, turns)
     service = ChatService(
         model_names=settings.served_model_names,
@@ -100,6 +101,8 @@ async def serve(settings: Settings) -> None:
     stopping = _signalled()
     http = asyncio.ensure_future(server.serve(sockets=[http_socket]))
     await server.listening.wait()
+    gc.collect()
+    gc.freeze()  # what is there by now stays: a full collection would walk over it, and hold everybody up
     _log.info("listening", extra={"http": _address(http_socket), "grpc": f"{settings.host}:{grpc_server.port}"})
     try:
         await asyncio.wait((http, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -122,12 +125,12 @@ async def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
-def _backend(settings: Settings, metrics: Metrics, tracing: Tracing) -> Backend:
+def _backend(settings: Settings, metrics: Metrics, tracing: Tracing, turns: Turns) -> Backend:
     if settings.fake:
         return FakeBackend(settings.fake_knobs)
     replicas = ReplicaSet(
         Discovery(settings.triton_grpc),
-        partial(TritonBackend, tracing=tracing),
+        partial(TritonBackend, tracing=tracing, turns=turns),
         balancing=Balancing(settings.balancing),
         check_every_s=settings.check_every_s,
     )

@@ -23,18 +23,20 @@ def parse_tokenize(body: Any, *, features: frozenset[str]) -> ChatDraft:
     """`prompt` is a text by itself; `messages` are rendered as for a chat. Raises InvalidRequestError."""
     fields = JsonFields(body)
     model = fields.required_text("model")
-    for name in ("return_token_strs", "add_special_tokens"):
-        if fields.flag(name, False):
-            raise InvalidRequestError(
-                f"{name} is not supported by this server", code="unsupported_parameter", param=name
-            )
-    if "messages" in fields.raw:
+    is_chat = "messages" in fields.raw
+    task = Task(
+        kind=TaskKind.TOKENIZE,
+        text=None if is_chat else fields.required_text("prompt"),
+        add_special_tokens=fields.flag("add_special_tokens", not is_chat),  # a chat template spells its own
+        return_token_strs=fields.flag("return_token_strs", False),
+    )
+    if is_chat:
         ours = {name: value for name, value in fields.raw.items() if name not in _OF_A_PROMPT - {"model"}}
-        return replace(parse_chat(ours, features=features), task=Task(kind=TaskKind.TOKENIZE), stream=False)
+        return replace(parse_chat(ours, features=features), task=task, stream=False)
     return ChatDraft(
         model=model,
         messages=(),
-        task=Task(kind=TaskKind.TOKENIZE, text=fields.required_text("prompt")),
+        task=task,
         ignored_fields=tuple(sorted(fields.raw.keys() - _OF_A_PROMPT)),
     )
 
@@ -57,7 +59,7 @@ def parse_detokenize(body: Any, *, features: frozenset[str]) -> ChatDraft:
 class TokenizeFormat:
     def whole(self, draft: ChatDraft, completion: Completion) -> dict[str, Any]:
         tokens = completion.choices[0].token_ids
-        return {"count": len(tokens), "tokens": tokens, **completion.dynamic_graph}
+        return {"count": len(tokens), "tokens": tokens, "token_strs": None, **completion.dynamic_graph}
 
     def stream(self, draft: ChatDraft, started: Started) -> StreamFormat:
         raise AssertionError("a token count is never streamed")

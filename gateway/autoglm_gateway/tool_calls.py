@@ -88,14 +88,6 @@ class ToolCallSplitter:
         return text
 
 
-def split_calls(text: str, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
-    """A whole answer's text without its calls, and the calls."""
-    splitter = ToolCallSplitter(tools)
-    before = splitter.feed(text)
-    rest = splitter.finish()
-    return before + rest.content, rest.calls
-
-
 def read_calls(text: str, tools: Tools) -> Reading:
     """Of text that begins where a call may begin."""
     if tools.actions:

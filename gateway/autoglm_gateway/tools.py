@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -43,9 +43,12 @@ class Tools:
         return Grammar.of_schema({"anyOf": [_call_schema(function) for function in self.functions]})
 
 
-def read_tools(fields: JsonFields) -> Tools | None:
-    """None where no tool may be called. Raises InvalidRequestError naming the field."""
-    offered = _offered(fields)
+def read_tools(fields: JsonFields, *, is_flat: bool = False) -> Tools | None:
+    """None where no tool may be called. Raises InvalidRequestError naming the field.
+
+    `is_flat`: a function's name stands beside its `type`, as /v1/responses has it, and not in `function`.
+    """
+    offered = _offered(fields, is_flat=is_flat)
     choice: Any = fields.raw.get("tool_choice")
     if offered is None:
         if choice not in (None, "none", "auto"):
@@ -67,7 +70,7 @@ def forced(sampling: SamplingParams, tools: Tools) -> SamplingParams:
     return replace(sampling, grammar=replace(grammar, param="tool_choice"))
 
 
-def _offered(fields: JsonFields) -> Tools | None:
+def _offered(fields: JsonFields, *, is_flat: bool) -> Tools | None:
     items = fields.items("tools")
     if items is None:
         return None
@@ -84,7 +87,7 @@ def _offered(fields: JsonFields) -> Tools | None:
         if kind != "function":
             where = tool.where("type")
             raise InvalidRequestError(f"{where} is {kind!r}, must be function or {PHONE_ACTIONS}", param=where)
-        function = _function(tool)
+        function = _checked(tool if is_flat else _function(tool))
         spec = phone_tools.spec_of(function.raw)
         if spec is not None:
             actions[spec.name] = None
@@ -93,15 +96,19 @@ def _offered(fields: JsonFields) -> Tools | None:
         if name in functions:
             where = function.where("name")
             raise InvalidRequestError(f"{where} is {name!r} for the second time", param=where)
-        functions[name] = tool.raw
+        functions[name] = _nested(tool.raw) if is_flat else tool.raw
     return Tools(actions=tuple(actions), functions=tuple(functions.values()))
 
 
 def _function(tool: JsonFields) -> JsonFields:
     function = tool.section("function")
-    where = tool.where("function")
     if function is None:
+        where = tool.where("function")
         raise InvalidRequestError(f"{where} is missing", code="missing_required_parameter", param=where)
+    return function
+
+
+def _checked(function: JsonFields) -> JsonFields:
     if not _NAME.fullmatch(function.required_text("name")):
         raise InvalidRequestError(
             f"{function.where('name')} must be 1 to 64 letters, digits, _ or -", param=function.where("name")
@@ -109,6 +116,12 @@ def _function(tool: JsonFields) -> JsonFields:
     function.text("description")
     function.section("parameters")
     return function
+
+
+def _nested(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat function tool as chat has it, which is what chat templates know."""
+    function = {name: value for name, value in tool.items() if name != "type" and value is not None}
+    return {"type": "function", "function": function}
 
 
 def _chosen(offered: Tools, fields: JsonFields) -> Tools:
@@ -122,14 +135,35 @@ def _chosen(offered: Tools, fields: JsonFields) -> Tools:
             "tool_choice must be none, auto, required or an object that names a function", param="tool_choice"
         )
     named = JsonFields(cast("Any", choice), "tool_choice")
-    function = named.section("function")
-    name = named.required_text("name") if function is None else function.required_text("name")
-    where = named.where("name") if function is None else function.where("name")
-    actions = tuple(action for action in offered.actions if phone_tools.tool_name(action) == name)
-    functions = tuple(tool for tool in offered.functions if tool["function"]["name"] == name)
-    if not actions and not functions:
-        raise InvalidRequestError(f"{where} is {name[:64]!r}, which tools does not offer", param="tool_choice")
-    return Tools(actions=actions, functions=() if actions else functions, is_forced=True)
+    if named.text("type") != "allowed_tools":
+        return replace(_only(offered, [named]), is_forced=True)
+    allowed = named.section("allowed_tools") or named  # chat has an object of its own for it
+    mode = allowed.required_text("mode")
+    if mode not in ("auto", "required"):
+        raise InvalidRequestError(f"{allowed.where('mode')} must be auto or required", param=allowed.where("mode"))
+    listed = allowed.items("tools")
+    if not listed:
+        raise InvalidRequestError(f"{allowed.where('tools')} is missing", param=allowed.where("tools"))
+    tools = [JsonFields(tool, allowed.where(f"tools[{index}]")) for index, tool in enumerate(listed)]
+    return replace(_only(offered, tools), is_forced=mode == "required")
+
+
+def _only(offered: Tools, named: Sequence[JsonFields]) -> Tools:
+    """Those of the tools that are named."""
+    names: set[str] = set()
+    offered_names = {phone_tools.tool_name(action) for action in offered.actions}
+    offered_names |= {tool["function"]["name"] for tool in offered.functions}
+    for tool in named:
+        function = tool.section("function") or tool
+        name = function.required_text("name")
+        if name not in offered_names:
+            where = function.where("name")
+            raise InvalidRequestError(f"{where} is {name[:64]!r}, which tools does not offer", param="tool_choice")
+        names.add(name)
+    return Tools(
+        actions=tuple(action for action in offered.actions if phone_tools.tool_name(action) in names),
+        functions=tuple(tool for tool in offered.functions if tool["function"]["name"] in names),
+    )
 
 
 def _call_schema(tool: Mapping[str, Any]) -> dict[str, Any]:

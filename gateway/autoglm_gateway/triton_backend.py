@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
-from tritonclient.grpc import service_pb2  # pyright: ignore[reportMissingTypeStubs]
 from tritonclient.grpc.service_pb2_grpc import (  # pyright: ignore[reportMissingTypeStubs]
     GRPCInferenceServiceStub,
 )
 
 from autoglm_gateway.backend import Profile
 from autoglm_gateway.tracing import Tracing, current_trace, is_traced
+from autoglm_gateway.triton_messages import chat_message, event_of, pb, profile_message, trace_of
+from autoglm_gateway.turns import Turns
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import (
     AutoglmError,
@@ -33,19 +34,14 @@ from autoglm_protocol.errors import (
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent
 from autoglm_protocol.profile import ProfileBounds
 from autoglm_protocol.steps import Steps
-from autoglm_protocol.tensors import AUTOGLM_PHONE, TEXT_DECODER, Array, ModelContract, Tensors, bytes_tensor
-from autoglm_protocol.wire import chat_to_tensors, message_from_tensors, profile_to_tensors, trace_from_tensors
+from autoglm_protocol.tensors import AUTOGLM_PHONE
 
-pb: Any = service_pb2  # its classes are made at import, where no type checker sees them
 _EOF: Any = grpc.aio.EOF  # pyright: ignore # not in the stubs
 _log = logging.getLogger(__name__)
 _PROBE_TIMEOUT_S = 2.0
 _FEATURES_PARAMETER = "features"
 _PROFILE_WRITING_S = 120.0
-_DTYPES = {
-    contract.model: {spec.name: spec.dtype for spec in contract.inputs} for contract in (AUTOGLM_PHONE, TEXT_DECODER)
-}
-_NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -62,12 +58,17 @@ _CHANNEL_OPTIONS = (
 class TritonBackend:
     """Streams from the BLS model `autoglm_phone` at `address` (host:port). To be made inside the event loop."""
 
-    def __init__(self, address: str, *, tracing: Tracing) -> None:
+    def __init__(self, address: str, *, tracing: Tracing, turns: Turns | None = None) -> None:
         self.address = address
+        self._turns = turns or Turns()
         self._tracing = tracing
         self._features: frozenset[str] | None = None
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
+        # Not the stub's: requests come as bytes.
+        self._stream_infer: Any = self._channel.stream_stream(
+            _STREAM_INFER, response_deserializer=pb.ModelStreamInferResponse.FromString
+        )
         self._ending: set[Any] = set()
 
     @property
@@ -76,14 +77,17 @@ class TritonBackend:
         return self._features or frozenset()
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
-        call = self._stub.ModelStreamInfer()
+        make = partial(chat_message, request, trace=current_trace(), return_steps=is_traced())
+        asked = await self._turns.run(make, sum(len(medium.data) for medium in (*request.images, *request.audios)))
+        call = self._stream_infer()
         is_over = False
         sent_ns = time.time_ns()
         try:
-            await call.write(_chat_request(request))
+            await call.write(asked)
             await call.done_writing()
             while not is_over:
-                event = _message(await call.read())
+                message = await call.read()
+                event = Failed(error=_ended_too_soon()) if message is _EOF else event_of(message)
                 if isinstance(event, Steps):
                     self._tracing.add_steps(event, sent_ns=sent_ns)
                 elif event is not None:
@@ -114,16 +118,14 @@ class TritonBackend:
         return bool(answer.ready)
 
     async def profile(self, bounds: ProfileBounds) -> Profile:
-        call = self._stub.ModelStreamInfer(timeout=bounds.seconds + _PROFILE_WRITING_S)
+        call = self._stream_infer(timeout=bounds.seconds + _PROFILE_WRITING_S)
         try:
-            await call.write(_infer_request(TEXT_DECODER, "profile", profile_to_tensors(bounds)))
+            await call.write(profile_message(bounds))
             await call.done_writing()
             message: Any = await call.read()
             if message is _EOF:
-                raise InternalError("the model server ended the profile too soon")
-            if message.error_message:
-                raise _model_error(message.error_message)
-            trace = trace_from_tensors(_tensors(message.infer_response))
+                raise _ended_too_soon()
+            trace = trace_of(message)
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
         except grpc.aio.UsageError as error:
@@ -168,63 +170,5 @@ class TritonBackend:
         return InternalError("the model server failed")
 
 
-def _chat_request(request: ChatRequest) -> Any:
-    message = _infer_request(AUTOGLM_PHONE, request.request_id, chat_to_tensors(request))
-    for name, value in current_trace().items():
-        message.parameters[name].string_param = value
-    if is_traced():
-        message.parameters["return_steps"].bool_param = True
-    return message
-
-
-def _infer_request(contract: ModelContract, request_id: str, tensors: Mapping[str, Array]) -> Any:
-    message = pb.ModelInferRequest(model_name=contract.model, id=request_id)
-    for name, tensor in tensors.items():
-        dtype = _DTYPES[contract.model][name]
-        message.inputs.add(name=name, datatype=dtype, shape=tensor.shape)
-        message.raw_input_contents.append(
-            b"".join(len(item).to_bytes(4, "little") + item for item in tensor)
-            if dtype == "BYTES"
-            else tensor.tobytes()
-        )
-    return message
-
-
-def _message(message: Any) -> StreamEvent | Steps | None:
-    """None for a message without tensors, which only marks the end of the stream."""
-    if message is _EOF:
-        return Failed(error=InternalError("the model server ended the stream too soon"))
-    if message.error_message:
-        return Failed(error=_model_error(message.error_message))
-    response = message.infer_response
-    return message_from_tensors(_tensors(response)) if response.outputs else None
-
-
-def _tensors(response: Any) -> Tensors:
-    tensors: Tensors = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        if output.datatype == "BYTES":
-            tensors[output.name] = bytes_tensor(_split_bytes(raw))
-        else:
-            tensors[output.name] = np.frombuffer(raw, dtype=_NUMPY[output.datatype])
-    return tensors
-
-
-def _split_bytes(raw: bytes) -> list[bytes]:
-    items: list[bytes] = []
-    position = 0
-    while position < len(raw):
-        start = position + 4
-        position = start + int.from_bytes(raw[position:start], "little")
-        items.append(raw[start:position])
-    return items
-
-
-def _model_error(text: str) -> AutoglmError:
-    known = from_wire_text(text)
-    if known is not None:
-        return known
-    _log.warning("Triton refused or failed", extra={"details": text[:2000]})
-    if "unknown model" in text or "is not ready" in text or "unavailable" in text.lower():
-        return UnavailableError("the model is not ready")
-    return InternalError("the model server failed")
+def _ended_too_soon() -> AutoglmError:
+    return InternalError("the model server ended the answer too soon")

@@ -107,6 +107,10 @@ class Task:
     kind: TaskKind = TaskKind.GENERATE
     text: str | None = None
     token_ids: tuple[int, ...] = ()
+    add_special_tokens: bool = False
+    """TOKENIZE: with what the tokenizer puts around a text by itself."""
+    return_token_strs: bool = False
+    """TOKENIZE: with the tokens as the vocabulary spells them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,21 @@ class ExitMode(str, Enum):
     """A token leaves early when its calibrated gate is sure; needs a certificate."""
 
 
+class DepthBy(str, Enum):
+    """What chose the depth."""
+
+    REQUEST = "request"
+    DEPLOYMENT = "deployment"
+    MODE = "mode"
+    """A mode that answers as full depth does, or the dynamic graph being off."""
+    RULE = "rule"
+    """What the checkpoint's makers measured for this class of request, or that they measured nothing."""
+    PROBE = "probe"
+    """The checkpoint's router, asked when the prompt has come to the first exit."""
+    ABSTAINED = "abstained"
+    """The router was asked and left it at full depth."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPlan:
     enabled: bool
@@ -39,16 +54,21 @@ class ExecutionPlan:
     exit_mode: ExitMode
     reason: str
     """Why this depth, in words for the log."""
+    depth_asked: int | str = "auto"
+    """As the request named it, else the deployment: "auto", "full" or a number."""
+    depth_by: DepthBy = DepthBy.REQUEST
+    """With PROBE, `depth` is what it is if the router abstains."""
     reasoning_budget_tokens: int | None = None
     attention_window: int | None = None
     """Tokens before it, itself included, that a token reads, beside the text's first ones; None is all."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "exit_mode": self.exit_mode.value}
+        return {**asdict(self), "exit_mode": self.exit_mode.value, "depth_by": self.depth_by.value}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ExecutionPlan:
-        fields: dict[str, Any] = {**raw, "exit_mode": ExitMode(raw["exit_mode"])}
+        by = DepthBy(raw.get("depth_by", DepthBy.REQUEST))
+        fields: dict[str, Any] = {**raw, "exit_mode": ExitMode(raw["exit_mode"]), "depth_by": by}
         return cls(**fields)
 
     def report(self, *, encoders_run: tuple[str, ...], embedding_cache_hits: int) -> dict[str, Any]:
@@ -58,6 +78,8 @@ class ExecutionPlan:
         return {
             "enabled": self.enabled,
             "depth": self.depth,
+            "depth_asked": self.depth_asked,
+            "depth_by": self.depth_by.value,
             "num_layers": self.num_layers,
             "exit_mode": self.exit_mode.value,
             "reason": self.reason,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -107,7 +107,8 @@ AUTOGLM_PHONE = ModelContract(
             dtype="BYTES",
             dims=(1,),
             optional=True,
-            meaning='JSON: {"kind": "generate"} (the default), {"kind": "tokenize"} with "text" for a text alone, '
+            meaning='JSON: {"kind": "generate"} (the default), {"kind": "tokenize"} with "text" for a text alone '
+            "(add_special_tokens, return_token_strs), "
             '{"kind": "detokenize", "token_ids": [...]} or {"kind": "transcribe"}; all but the first answer at once',
         ),
     ),
@@ -240,6 +241,14 @@ def read_json(tensors: Mapping[str, Array], name: str, default: Any) -> Any:
         return json.loads(as_bytes(tensor[0]))
     except (ValueError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"input tensor {name} is not valid JSON: {error}", param=name) from error
+
+
+def read_object(tensors: Mapping[str, Array], name: str) -> dict[str, Any]:
+    """The JSON object of a BYTES tensor, an empty one when it is absent. Raises InvalidRequestError."""
+    value = read_json(tensors, name, {})
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"input tensor {name} must be a JSON object", param=name)
+    return cast("dict[str, Any]", value)
 
 
 def as_bytes(element: Any) -> bytes:

@@ -20,7 +20,7 @@ from autoglm_backend.bls.planner import (
 from autoglm_backend.models.config import CheckpointError
 from autoglm_backend.profiles import PROFILES, STANDARD
 from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.plan import ExitMode
+from autoglm_protocol.plan import DepthBy, ExitMode
 
 CHECKPOINT = CheckpointFacts(num_layers=24, exits=(6, 12, 18), auto_depths={"direct_text": 6}, has_speech=True)
 ON, OFF = Deployment(), Deployment(dynamic_graph=False)
@@ -63,6 +63,30 @@ def test_auto_runs_a_short_command_at_the_depth_that_the_checkpoint_names() -> N
 @pytest.mark.parametrize("fields", [{"num_images": 1}, {"num_audios": 1}])
 def test_auto_runs_media_at_full_depth(fields: dict[str, int]) -> None:
     assert plan(facts(exit="fixed", **fields), CHECKPOINT, ON).depth == 24
+
+
+@pytest.mark.parametrize(
+    ("fields", "by", "layers"),
+    [
+        ({"exit": "fixed", "last_user_text": "Go back"}, DepthBy.RULE, 6),
+        ({"exit": "fixed", "num_images": 1}, DepthBy.PROBE, 24),
+        ({"exit": "fixed", "last_user_text": "what is on the screen?"}, DepthBy.PROBE, 24),
+        ({"exit": "fixed", "depth": "full"}, DepthBy.REQUEST, 24),
+        ({"exit": "lossless", "num_images": 1}, DepthBy.MODE, 24),
+        ({"exit": "certified", "num_images": 1}, DepthBy.MODE, 24),
+    ],
+)
+def test_the_router_is_asked_where_rules_find_nothing_and_the_mode_has_a_choice(
+    fields: dict[str, Any], by: DepthBy, layers: int
+) -> None:
+    checkpoint = replace(CHECKPOINT, has_certificate=True, has_router=True)
+    made = plan(facts(**{"last_user_text": "hello", **fields}), checkpoint, ON)
+    assert (made.depth_by, made.depth) == (by, layers)
+
+
+def test_the_plan_says_what_was_asked_and_who_chose() -> None:
+    report = plan(facts("Go back", exit="fixed"), CHECKPOINT, ON).report(encoders_run=(), embedding_cache_hits=0)
+    assert (report["depth_asked"], report["depth"], report["depth_by"]) == ("auto", 6, "rule")
 
 
 def test_auto_runs_at_full_depth_where_the_checkpoint_names_none() -> None:

@@ -63,7 +63,7 @@ class Api:
         return self.create(f"{pods_path(namespace)}/{pod}/eviction", eviction).status_code
 
     def wait_for(
-        self, path: str, is_so: Callable[[list[Object]], bool], *, timeout_s: float = 60.0, **parameters: str
+        self, path: str, is_so: Callable[[list[Object]], bool], *, timeout_s: float = 240.0, **parameters: str
     ) -> list[Object]:
         """The objects under `path` once `is_so` of them. Raises TimeoutError with what there was."""
         deadline_s = time.monotonic() + timeout_s
@@ -94,7 +94,7 @@ class Api:
                         return list(found.values())
 
     def wait_for_pods(
-        self, namespace: str, count: int, *, component: str = "triton", timeout_s: float = 60.0
+        self, namespace: str, count: int, *, component: str = "triton", timeout_s: float = 240.0
     ) -> list[Object]:
         """Waits until exactly that many pods of the component exist, all ready and none on its way out."""
 

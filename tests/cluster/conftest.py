@@ -19,7 +19,7 @@ _numbers = itertools.count()
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A cluster of paper nodes; one node without GPUs is there for gateways."""
     CLUSTER.need_programs(*PROGRAMS, *VERSIONS.values(), "kwok")
-    CLUSTER.need_commands(go="golang", setpriv="util-linux")
+    CLUSTER.need_commands(setpriv="util-linux")
     with daemons_in(tmp_path_factory.mktemp("cluster")) as daemons:
         plane = start_control_plane(daemons)
         start_kwok(plane)

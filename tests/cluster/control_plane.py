@@ -13,7 +13,7 @@ from tests.cluster.daemons import Daemons, answers, free_ports
 from tests.cluster.programs import BIN
 
 SERVICE_RANGE = "10.96.0.0/16"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
 
@@ -26,7 +26,7 @@ class ControlPlane:
     kubeconfig: Path
     api: Api
 
-    def kubectl(self, *arguments: str, timeout_s: float = 300.0) -> str:
+    def kubectl(self, *arguments: str, timeout_s: float = 600.0) -> str:
         """Its output. Raises RuntimeError with what it complained of."""
         command = [str(BIN / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 from tests.cluster.api import Object
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.programs import command
 
 # module@version -> where in it the definitions lie
 MODULES = {
@@ -43,9 +43,9 @@ _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_ya
 
 def module_folder(module: str, folder: Path) -> Path:
     """Where Go keeps that module, downloaded if need be. Raises RuntimeError when it cannot be had."""
-    go = shutil.which("go")
+    go = command("go")
     if go is None:
-        raise RuntimeError("the definitions of custom resources come out of Go modules, and there is no go on PATH")
+        raise RuntimeError("the definitions of custom resources come out of Go modules, and there is no go")
     # outside any module, so that no go.mod can redirect it
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
     done = subprocess.run(

@@ -53,7 +53,7 @@ def cpu_node(name: str) -> Object:
     return node
 
 
-def add_nodes(plane: ControlPlane, nodes: list[Object], *, timeout_s: float = 60.0) -> None:
+def add_nodes(plane: ControlPlane, nodes: list[Object], *, timeout_s: float = 240.0) -> None:
     """Returns when all of them are Ready."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda node: plane.api.must_create("/api/v1/nodes", node), nodes))

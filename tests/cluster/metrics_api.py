@@ -1,4 +1,4 @@
-"""An external metrics API (what prometheus-adapter is in a cluster) that answers with the number that a test sets."""
+"""An external metrics API (what prometheus-adapter is in a cluster) that replays a trace, one sample a question."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,20 +19,31 @@ _PREFIX = f"/apis/{GROUP}/v1beta1"
 
 
 @dataclass(slots=True)
-class Gauge:
-    """The value of every metric, and with which selectors it was asked for."""
+class Replay:
+    """The value of every metric: 0 before `start`, then one sample after the other, then the last."""
 
-    value: int
-    asked: set[tuple[str, str]]
+    samples: Sequence[int] = (0,)
+    position: int = 0
+    """Of the sample that the next question gets."""
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    """Metrics, and the selectors that they were asked for with."""
+
+    def start(self, samples: Sequence[int]) -> None:
+        self.samples, self.position = samples, 0
+
+    def next(self) -> int:
+        value = self.samples[min(self.position, len(self.samples) - 1)]
+        self.position += 1
+        return value
 
 
 @contextlib.contextmanager
-def external_metrics(plane: ControlPlane) -> Iterator[Gauge]:
+def external_metrics(plane: ControlPlane) -> Iterator[Replay]:
     """Registered with the API server, which forwards to this process."""
-    gauge = Gauge(0, set())
+    replay = Replay()
     name = "external-metrics"
     pair = plane.authority.server(name, "localhost", f"{name}.kube-system.svc")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(gauge))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(replay))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pair.cert, pair.key)
     server.socket = tls.wrap_socket(server.socket, server_side=True)
@@ -40,7 +51,7 @@ def external_metrics(plane: ControlPlane) -> Iterator[Gauge]:
     thread.start()
     try:
         _register(plane, name, server.server_address[1])
-        yield gauge
+        yield replay
     finally:
         server.shutdown()
         thread.join()
@@ -83,7 +94,7 @@ def _register(plane: ControlPlane, name: str, port: int) -> None:
     plane.api.wait_for(path, is_available)
 
 
-def _handler(gauge: Gauge) -> type[BaseHTTPRequestHandler]:
+def _handler(replay: Replay) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
@@ -92,8 +103,8 @@ def _handler(gauge: Gauge) -> type[BaseHTTPRequestHandler]:
             elif url.path.startswith(f"{_PREFIX}/namespaces/"):
                 metric = url.path.rsplit("/", 1)[1]
                 selector = parse_qs(url.query).get("labelSelector", [""])[0]
-                gauge.asked.add((metric, selector))
-                item = {"metricName": metric, "metricLabels": {}, "timestamp": _NOW, "value": str(gauge.value)}
+                replay.asked.add((metric, selector))
+                item = {"metricName": metric, "metricLabels": {}, "timestamp": _NOW, "value": str(replay.next())}
                 self._answer({"kind": "ExternalMetricValueList", "items": [item]})
             else:
                 self.send_error(404)

@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(os.environ.get("AUTOGLM_CLUSTER_BIN", ROOT / ".cache/cluster/bin"))
-BUILD = "run tests/cluster/build_programs.sh (Go and about 10 minutes, once)"
+BUILD = "run tests/cluster/build_programs.sh (about 10 minutes, once)"
+
+
+def command(name: str) -> str | None:
+    """Where a command is: on PATH, or beside the programs, where Go is when the machine has none."""
+    return shutil.which(name) or shutil.which(name, path=BIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +42,7 @@ class Tier:
 
     def need_commands(self, **packages: str) -> None:
         """Ends the test unless every command is on PATH; the value is the Debian package that brings it."""
-        if absent := {package for command, package in packages.items() if shutil.which(command) is None}:
+        if absent := {package for name, package in packages.items() if command(name) is None}:
             self.missing(f"run: apt-get install {' '.join(sorted(absent))}")
 
 

@@ -21,7 +21,7 @@ def full(plane: ControlPlane, helm3: Helm, namespace: str, pool: str) -> str:
 def test_a_rollout_on_a_full_cluster_completes(plane: ControlPlane, full: str) -> None:
     before = {pod["metadata"]["name"] for pod in plane.api.pods(full)}
     plane.kubectl("-n", full, "rollout", "restart", f"deployment/{TRITON}")
-    plane.kubectl("-n", full, "rollout", "status", f"deployment/{TRITON}", "--timeout=120s")
+    plane.kubectl("-n", full, "rollout", "status", f"deployment/{TRITON}", "--timeout=300s")
     after = {pod["metadata"]["name"] for pod in plane.api.wait_for_pods(full, 2)}
     assert not before & after
 
@@ -83,7 +83,7 @@ def test_the_budget_refuses_a_second_eviction_until_the_first_pod_is_replaced(
 
 def test_draining_a_node_moves_its_pods(plane: ControlPlane, helm3: Helm, namespace: str, pool: str) -> None:
     helm3.install(RELEASE, namespace, release_values(pool, replicas=4), "--wait")
-    plane.kubectl("drain", f"{pool}-a", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+    plane.kubectl("drain", f"{pool}-a", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
     pods = plane.api.wait_for_pods(namespace, 4)
     assert {pod["spec"]["nodeName"] for pod in pods} == {f"{pool}-b"}
     assert POOL in pods[0]["spec"]["nodeSelector"]

@@ -9,7 +9,7 @@ from tests.cluster.helm import Helm
 from tests.cluster.values import release_values
 from tests.helm.chart import GATEWAY, RELEASE, TRITON, merged
 
-_WAIT = ("--wait", "--timeout=120s")
+_WAIT = ("--wait", "--timeout=300s")
 
 
 def triton(plane: ControlPlane, namespace: str) -> Object:
@@ -59,7 +59,7 @@ def test_uninstall_leaves_nothing(plane: ControlPlane, helm: Helm, namespace: st
     before = objects(plane, namespace)
     helm.install(RELEASE, namespace, merged(release_values(pool), everything), *_WAIT)
     assert len(objects(plane, namespace)) > len(before) + 8
-    helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout=120s")
+    helm("uninstall", RELEASE, "-n", namespace, "--wait", "--timeout=300s")
     pods = f"/api/v1/namespaces/{namespace}/pods"
     plane.api.wait_for(pods, lambda found: not found)
     assert objects(plane, namespace) == before

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm_gateway.completions_schema import parse_completion
-from autoglm_gateway.grpc_messages import draft_from
+from autoglm_gateway.grpc_requests import draft_from
 from autoglm_gateway.openai_schema import parse_chat
 from autoglm_gateway.responses_schema import parse_response
 from autoglm_protocol.errors import InvalidRequestError

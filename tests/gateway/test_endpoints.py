@@ -160,12 +160,18 @@ def test_a_streamed_response_that_fails_ends_with_an_error_event():
     [
         ({}, "input"),
         ({"input": []}, "input"),
-        ({"input": [{"type": "function_call"}]}, "input[0].type"),
+        ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call", "call_id": "a"}]}, "input[0].name"),
+        ({"input": [{"type": "function_call_output", "call_id": "a"}]}, "input[0].output"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens"),
         ({"input": "a", "truncation": "auto"}, "truncation"),
         ({"input": "a", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
-        ({"input": "a", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": "a", "tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"input": "a", "include": ["message.output_text.logprobs"]}, "include[0]"),
+        ({"input": "a", "n": 2}, "n"),
     ],
 )
 def test_a_bad_response_request_is_refused_by_field(gateway: Gateway, fields: dict[str, Any], param: str):

@@ -6,6 +6,7 @@ Here are the checks that no other file is about, and the inventory.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import threading
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_host_that_never_answers_holds_nobody_else_up() -> None:
             waiting = threading.Thread(target=post, args=(gateway, chat_body([image_url(host + "/never")])))
             waiting.start()
             gateway.wait_for_metric("vllm:num_requests_waiting", 1, timeout_s=5)
-            assert post(gateway, chat_body()).status_code == 200
+            assert [post(gateway, chat_body()).status_code for _ in range(20)] == [200] * 20
             assert gateway.metric("vllm:num_requests_waiting") == 1
         waiting.join()
 
@@ -86,8 +87,8 @@ def test_a_page_of_metrics_is_cheap(gateway: Gateway) -> None:
         for _ in range(100):
             client.get(f"http://{gateway.http}/metrics")
         spent = _cpu_ticks(stat) - before
-    # 100 pages in 100 ticks of 10 ms would be 10 ms a page; a busy machine counts coarsely.
-    assert spent < 100
+    # One is 0.5 ms on a quiet machine, 1 % of a core at a scrape every 50 ms; a busy one counts coarsely.
+    assert spent * 1e3 / os.sysconf("SC_CLK_TCK") / 100 < 2
 
 
 def _cpu_ticks(stat: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.gateway.processes import MODEL, Gateway, running_gateway
 from tests.gateway.wire import chat_body, image_part, png, post, wav
 
+from autoglm_gateway.grpc_requests import draft_from
+from autoglm_gateway.openai_schema import parse_chat
 from autoglm_protocol.grpc import autoglm_pb2 as pb
 from autoglm_protocol.grpc import autoglm_pb2_grpc
 
@@ -84,6 +87,75 @@ def test_every_sampling_field_arrives(stub: Any):
     assert "</think>" not in choices[0].text
 
 
+PHONE = [pb.Tool(phone_actions=pb.PhoneActions())]
+
+
+def test_an_action_becomes_a_call_whole_and_streamed(stub: Any, gateway: Gateway):
+    """Check 25."""
+    asked = request()
+    asked.tools.extend(PHONE)
+    (choice,) = stub.Chat(asked).choices
+    deltas = [event for event in stub.ChatStream(asked)]
+    over_http = post(gateway, chat_body(tools=[{"type": "phone_actions"}])).json()["choices"][0]
+
+    (call,) = choice.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("tap", {"element": [499, 312]})
+    assert choice.text == over_http["message"]["content"]
+    assert choice.finish_reason == deltas[-1].finished.finish_reason == pb.FINISH_REASON_TOOL_CALLS
+    assert [(c.name, c.arguments) for event in deltas for c in event.delta.tool_calls] == [(call.name, call.arguments)]
+    assert "".join(event.delta.text for event in deltas) == choice.text
+
+
+def test_only_named_tools_may_be_called(stub: Any):
+    asked = request()
+    asked.tools.extend(PHONE)
+    asked.tool_choice.names.append("home")
+
+    assert not stub.Chat(asked).choices[0].tool_calls
+    asked.tool_choice.names[0] = "fly"
+    assert dict(refused(lambda: stub.Chat(asked)).trailing_metadata())["error-param"] == "tool_choice"
+
+
+def test_what_became_of_an_action_may_be_a_screenshot(stub: Any):
+    call = pb.ToolCall(id="c1", name="tap", arguments='{"element": [1, 2]}')
+    asked = request()
+    asked.messages.append(pb.Message(role=pb.ROLE_ASSISTANT, tool_calls=[call]))
+    asked.messages.append(pb.Message(role=pb.ROLE_TOOL, tool_call_id="c1", parts=[pb.Part(image=png())]))
+
+    assert stub.Chat(asked).usage.image_tokens > 0
+    asked.messages[-1].tool_call_id = "another"
+    assert refused(lambda: stub.Chat(asked)).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_functions_and_their_results_are_those_of_chat():
+    weather = {"name": "weather", "description": "of a city", "parameters": {"type": "object", "minProperties": 1}}
+    function = pb.Function(name="weather", description="of a city")
+    function.parameters.update(weather["parameters"])
+    call = pb.ToolCall(id="c1", name="weather", arguments="{}")
+    asked = request()
+    asked.tools.append(pb.Tool(function=function))
+    asked.messages.append(pb.Message(role=pb.ROLE_ASSISTANT, tool_calls=[call]))
+    asked.messages.append(pb.Message(role=pb.ROLE_TOOL, tool_call_id="c1", parts=[pb.Part(text="rain")]))
+    body = chat_body(tools=[{"type": "function", "function": weather}])
+    called = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    body["messages"] += [
+        {"role": "assistant", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+    ]
+    over_grpc = draft_from(asked, features=frozenset(), stream=False)
+    over_http = parse_chat(body, features=frozenset())
+
+    assert over_grpc.messages == over_http.messages
+    assert over_grpc.tools == over_http.tools
+    assert over_grpc.options.chat_template_kwargs == over_http.options.chat_template_kwargs
+
+
+def test_a_named_medium_is_sent_once(stub: Any):
+    first = stub.Chat(request(pb.Part(image=png(), uuid="grpc-1")))
+
+    assert stub.Chat(request(pb.Part(image=b"", uuid="grpc-1"))).usage == first.usage
+
+
 def test_sounds_come_as_bytes(stub: Any):
     assert stub.Chat(request(pb.Part(audio=wav()))).usage.audio_tokens > 0
 
@@ -105,6 +177,12 @@ def test_messages_above_4_mib_are_taken(stub: Any):
             {"messages": [pb.Message(role=pb.ROLE_USER, parts=[pb.Part(image=b"no")])]},
             grpc.StatusCode.INVALID_ARGUMENT,
             "messages[0].parts[0].image",
+        ),
+        ({"tools": [pb.Tool()]}, grpc.StatusCode.INVALID_ARGUMENT, "tools[0]"),
+        (
+            {"tools": [pb.Tool(function=pb.Function(name="no spaces"))]},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "tools[0].function.name",
         ),
         ({"sampling": pb.Sampling(temperature=3)}, grpc.StatusCode.INVALID_ARGUMENT, "temperature"),
         ({"options": pb.Options(depth="7")}, grpc.StatusCode.INVALID_ARGUMENT, "depth"),

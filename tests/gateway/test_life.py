@@ -115,10 +115,9 @@ def test_a_full_queue_answers_429_at_once_and_before_any_media_is_read():
     """Check 30."""
     with running_gateway(*NEVER, "--max-running", "1", "--max-waiting", "0") as gateway, open_stream(gateway):
         gateway.wait_for_metric(RUNNING, 1)
-        started_s = time.monotonic()
         response = post(gateway, chat_body([image_part(b"no picture at all")], stream=True))
 
-        assert time.monotonic() - started_s < 0.5
+        assert int(response.headers["openai-processing-ms"]) < 50
         assert refusal(response, 429)["code"] == "server_is_overloaded"
         assert int(response.headers["retry-after"]) >= 1
 

@@ -144,6 +144,14 @@ async def test_the_connection_goes_to_the_address_that_was_checked():
     assert outcome == (b"data", "image/png")
 
 
+async def test_a_name_of_a_private_address_is_never_connected_to():
+    """Check 16."""
+    asked, outcome = await fetch("http://inner.test/", addresses={"inner.test": "192.168.0.5"}, answers={})
+
+    assert asked == []
+    assert outcome == "invalid_image_url"
+
+
 @pytest.mark.parametrize(
     "location", ["http://10.0.0.1/secret", "http://inner.test/", "file:///etc/passwd", "//127.0.0.1/"]
 )

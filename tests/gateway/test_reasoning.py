@@ -5,9 +5,15 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm_gateway.reasoning import ReasoningSplitter, Split, split_reasoning
+from autoglm_gateway.answer_text import read_answer
+from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.reasoning import ReasoningSplitter, Split
 
 PIECES = st.sampled_from(["<think>", "</think>", "<", "</", "</th", "ink>", "a", "想", " ", "<answer>"])
+
+
+def split_reasoning(text: str) -> Split:
+    return read_answer(text, ChatDraft(model="m", messages=(), return_reasoning=True))[0]
 
 
 @given(st.lists(PIECES).map("".join), st.lists(st.integers(0, 40)))

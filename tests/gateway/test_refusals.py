@@ -10,6 +10,9 @@ import pytest
 from tests.gateway.processes import Gateway, running_gateway
 from tests.gateway.wire import chat_body, image_part, png, post, refusal
 
+from autoglm_gateway.openai_schema import parse_chat
+from autoglm_protocol.errors import InvalidRequestError
+
 CHAT = "/v1/chat/completions"
 
 
@@ -82,6 +85,18 @@ def test_what_the_backend_cannot_do_is_refused_by_name(gateway: Gateway, name: s
     error = refusal(post(gateway, chat_body(**{name: value})), 400)
 
     assert (error["param"], error["code"]) == (name, "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", 2), ("logprobs", True), ("guided_regex", "a+")],
+)
+def test_what_this_backend_does_not_list_is_refused_by_name(name: str, value: Any):
+    """Check 13."""
+    with pytest.raises(InvalidRequestError) as refused:
+        parse_chat(chat_body(**{name: value}), features=frozenset())
+
+    assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
 
 
 def test_an_unknown_model_is_not_found(gateway: Gateway):

@@ -170,6 +170,29 @@ async def test_a_name_stands_for_every_address_behind_it():
     assert await Discovery(("a:1", "b:2", "a:1")).addresses() == ("a:1", "b:2")
 
 
+async def test_a_name_that_cannot_be_resolved_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    answers: list[list[tuple[str, int]] | OSError] = [
+        OSError("no such name"),
+        OSError("no such name"),
+        [("10.0.0.1", 1)],
+    ]
+
+    async def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return [(None, None, None, None, address) for address in answer]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    discovery = Discovery(("dns:///triton:1",))
+    with caplog.at_level("INFO", "autoglm_gateway.discovery"):
+        assert [await discovery.addresses() for _ in range(3)] == [(), (), ("10.0.0.1:1",)]
+
+    assert [record.message for record in caplog.records] == ["cannot resolve", "resolved"]
+
+
 async def test_a_replica_that_leaves_discovery_finishes_its_work():
     discovery = Discovery(("a:1", "b:1"))
     backends = {address: ScriptedBackend() for address in ("a:1", "b:1")}

@@ -34,6 +34,8 @@ def test_an_environment_variable_sets_a_field_of_a_section_and_a_flag_wins():
         (["--port", "x"], {}, "--port"),
         (["--nonsense"], {}, "--nonsense"),
         (["--max-running", "0"], {}, "--max-running"),
+        (["--max-audio-s", "60"], {}, "--max-audio-s"),
+        (["--max-image-pixels", "0"], {}, "--max-image-pixels"),
         ([], {"AUTOGLM_GATEWAY_PORT": "x"}, "AUTOGLM_GATEWAY_PORT"),
         ([], {"AUTOGLM_GATEWAY_FAKE": "perhaps"}, "AUTOGLM_GATEWAY_FAKE"),
     ],

@@ -11,9 +11,16 @@ from tests.gateway.wire import Json, chat_body, image_part, png, post, refusal, 
 
 def test_a_prompt_goes_to_tokens_and_back(gateway: Gateway) -> None:
     counted = post(gateway, {"prompt": "打开 WiFi"}, "/tokenize").json()
-    assert set(counted) == {"count", "max_model_len", "tokens"}
+    assert set(counted) == {"count", "max_model_len", "tokens", "token_strs"}
+    assert counted["token_strs"] is None
     assert counted["count"] == len(counted["tokens"])
     assert post(gateway, {"model": MODEL, "tokens": counted["tokens"]}, "/detokenize").json() == {"prompt": "打开 WiFi"}
+
+
+def test_tokens_are_spelled_when_asked(gateway: Gateway) -> None:
+    assert post(gateway, {"prompt": "Hi", "return_token_strs": True}, "/tokenize").json()["token_strs"] == ["H", "i"]
+    spelled = post(gateway, chat_body("Hi", return_token_strs=True), "/tokenize").json()
+    assert len(spelled["token_strs"]) == spelled["count"]
 
 
 def test_a_conversation_is_counted_with_its_pictures(gateway: Gateway) -> None:
@@ -32,7 +39,8 @@ def test_counting_is_no_generation(gateway: Gateway) -> None:
     [
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": 1}, "prompt"),
-        ("/tokenize", {"prompt": "a", "return_token_strs": True}, "return_token_strs"),
+        ("/tokenize", {"prompt": "a", "return_token_strs": 1}, "return_token_strs"),
+        ("/tokenize", {"prompt": "a", "add_special_tokens": "yes"}, "add_special_tokens"),
         ("/tokenize", {"messages": []}, "messages"),
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm_gateway.tool_calls import ToolCallSplitter, split_calls
+from autoglm_gateway.answer_text import read_answer
+from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.tool_calls import ToolCallSplitter
 from autoglm_gateway.tools import Tools
+from autoglm_protocol.chat import ToolCall
 
 PHONE = Tools(actions=("Tap", "Type"))
 WEATHER: Any = {
@@ -27,6 +30,11 @@ GLM = (
     "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
 )
 HERMES = '<tool_call>{"name": "weather", "arguments": {"city": "12", "days": 3}}</tool_call>'
+
+
+def split_calls(text: str, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
+    split, calls = read_answer(text, ChatDraft(model="m", messages=(), tools=tools))
+    return split.content, calls
 
 
 @given(cuts=st.lists(st.integers(0, 90), max_size=6))

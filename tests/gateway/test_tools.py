@@ -65,6 +65,12 @@ def test_tool_choice_none_leaves_the_text_as_it_is(gateway: Gateway) -> None:
     assert choice["finish_reason"] == "stop"
 
 
+def test_allowed_tools_narrow_the_offer(gateway: Gateway) -> None:
+    home: Json = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "home"}}]}
+    fields = {"tools": PHONE, "tool_choice": {"type": "allowed_tools", "allowed_tools": home}}
+    assert "tool_calls" not in post(gateway, chat_body(**fields)).json()["choices"][0]["message"]
+
+
 def test_an_action_that_is_not_offered_stays_text(gateway: Gateway) -> None:
     home = next(tool for tool in phone_actions(gateway) if tool["function"]["name"] == "home")
     message = post(gateway, chat_body(tools=[home])).json()["choices"][0]["message"]
@@ -129,6 +135,8 @@ def test_the_sdk_runs_a_loop_with_results(gateway: Gateway) -> None:
         ({"tools": PHONE, "tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice"),
         ({"tools": [*PHONE, WEATHER], "tool_choice": "required"}, "tool_choice"),
         ({"tools": PHONE, "parallel_tool_calls": "yes"}, "parallel_tool_calls"),
+        ({"tools": PHONE, "tool_choice": {"type": "allowed_tools", "mode": "never"}}, "tool_choice.mode"),
+        ({"tools": PHONE, "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools"),
     ],
 )
 def test_bad_tools_are_refused_by_field(gateway: Gateway, fields: Json, param: str) -> None:

@@ -40,6 +40,7 @@ def test_media_cross_as_bytes(triton_gateway: Gateway):
 
 
 def test_the_plan_and_the_request_id_come_back_from_triton(triton_gateway: Gateway):
+    """Check 32."""
     answer = post(triton_gateway, chat_body("say ok"), headers={"x-request-id": "abc"}).json()
 
     assert answer["dynamic_graph"]["depth"] == 6

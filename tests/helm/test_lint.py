@@ -8,7 +8,8 @@ from typing import Any
 import helm_python
 import pytest
 import yaml
-from tests.helm.chart import FOLDER, NAMESPACE, RELEASE, ROOT, render
+from tests.cluster.programs import BIN
+from tests.helm.chart import FOLDER, NAMESPACE, RELEASE, render
 from tests.helm.variants import VARIANTS
 
 _INFO = 1
@@ -23,8 +24,7 @@ def test_lint_has_nothing_to_say(name: str):
 
 
 def _programs() -> dict[str, Path]:
-    built = ROOT / ".cache/cluster/bin"
-    found = [shutil.which("helm"), *(built / name for name in ("helm", "helm4"))]
+    found = [shutil.which("helm"), *(BIN / name for name in ("helm", "helm4"))]
     usable = [Path(path) for path in found if path is not None and os.access(path, os.X_OK)]
     return {
         subprocess.run([path, "version", "--template", "{{.Version}}"], capture_output=True, text=True).stdout: path
@@ -36,7 +36,7 @@ def _programs() -> dict[str, Path]:
 def test_the_helm_programs_render_what_the_library_renders(name: str, tmp_path: Path):
     programs = _programs()
     if not programs:
-        pytest.skip("no helm on PATH or in .cache/cluster/bin (tests/cluster/build_programs.sh builds both versions)")
+        pytest.skip(f"no helm on PATH or in {BIN} (tests/cluster/build_programs.sh builds both versions)")
     values = tmp_path / "values.yaml"
     values.write_text(json.dumps(VARIANTS[name]))
     command = ("template", RELEASE, FOLDER, "-n", NAMESPACE, "-f", values, "--kube-version", KUBERNETES)

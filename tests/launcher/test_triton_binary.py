@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from autoglm_backend.launcher import libpython
-from autoglm_backend.launcher.backend_folder import make_backend_folder, triton_environment, usable_cpus
+from autoglm_backend.launcher.backend_folder import SPIN_COUNT, make_backend_folder, triton_environment, usable_cpus
 from autoglm_backend.launcher.errors import LaunchError
 from autoglm_backend.launcher.triton_binary import find_triton
 
@@ -67,6 +67,7 @@ def test_the_callers_library_path_and_thread_count_are_kept(tmp_path: Path):
 
     assert environment["LD_LIBRARY_PATH"].endswith(":/mine")
     assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["GOMP_SPINCOUNT"] == SPIN_COUNT
     assert environment["HOME"] == "/h"
 
 

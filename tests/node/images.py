@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.programs import ROOT
+from tests.cluster.programs import ROOT, command
 from tests.node.node import PAUSE
 
 TAG = "test"
@@ -75,9 +75,9 @@ class Builder:
     def pause_image(self) -> Path:
         """The container that holds a pod's network: a program that waits for its end."""
         program = self.folder / "pause"
-        command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(program), "."]
+        build = [str(command("go")), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(program), "."]
         environment = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", **_go_environment()}
-        subprocess.run(command, cwd=_PAUSE_SOURCE, env=environment, check=True)
+        subprocess.run(build, cwd=_PAUSE_SOURCE, env=environment, check=True)
         container = self._run("from", "scratch")
         self._run("add", container, str(program), "/pause")
         self._run("config", "--entrypoint", '["/pause"]', container)

@@ -1,12 +1,15 @@
-"""Streamed chats at a steady rate, each on a connection of its own, and what became of every one."""
+"""Streamed chats, each on a connection of its own, and what became of every one."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.openai_stream import Answered, OpenAIEndpoint
@@ -37,16 +40,12 @@ class Tally:
 
 @dataclass(slots=True, kw_only=True)
 class SteadyStreams:
-    """Asks every `interval_s` from a thread of its own; every `long_every`th answer is `long_tokens` long.
-
-    No two questions are the same: a gateway's cache of answers answers none of them.
-    """
+    """Asks for something short every `interval_s`, from a thread of its own, and for long answers when told to."""
 
     url: str
     model: str
     interval_s: float
-    long_every: int
-    long_tokens: int
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _answers: list[Future[Answered]] = field(default_factory=list)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +65,11 @@ class SteadyStreams:
         self._threads[0].join()
         self._loop.close()
 
+    def begin_long(self, count: int, *, tokens: int) -> None:
+        """Asks for `count` answers of that many tokens at once; without drafts, which make some of them short-lived."""
+        for _ in range(count):
+            self._begin({"max_tokens": tokens, "ignore_eos": True, "depth": "full", "exit": "fixed"})
+
     def tally(self, phase: str, seconds: float) -> Tally:
         """Takes the streams that have begun since the last tally, waits for their ends and counts them."""
         answers, self._answers = self._answers, []
@@ -84,25 +88,26 @@ class SteadyStreams:
         )
 
     def _ask_steadily(self) -> None:
-        number = 0
         while not self._stopping.wait(self.interval_s):
-            number += 1
-            length = {"max_tokens": 64}
-            if number % self.long_every == 0:
-                length = {"max_tokens": self.long_tokens, "ignore_eos": True}
-            body = {
-                "model": self.model,
-                "messages": [{"role": "user", "content": f"Call {number} on WeChat"}],
-                "stream": True,
-                "stream_options": {"include_usage": True},
-                "temperature": 0,
-                **length,
-            }
-            self._answers.append(asyncio.run_coroutine_threadsafe(self._one(body), self._loop))
+            self._begin({"max_tokens": 64})
+
+    def _begin(self, length: dict[str, Any]) -> None:
+        body = {
+            "model": self.model,
+            # no two questions are the same: a gateway's cache of answers answers none of them
+            "messages": [{"role": "user", "content": f"Call {next(self._numbers)} on WeChat"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0,
+            **length,
+        }
+        self._answers.append(asyncio.run_coroutine_threadsafe(self._one(body), self._loop))
 
     async def _one(self, body: dict[str, Any]) -> Answered:
         endpoint = OpenAIEndpoint(self.url)
         try:
-            return await endpoint.ask(body)
+            answered = await endpoint.ask(body)
+            # its last tokens may be such as have no text
+            return replace(answered, e2e_s=time.monotonic() - answered.due_s)
         finally:
             await endpoint.close()

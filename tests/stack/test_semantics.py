@@ -54,6 +54,22 @@ def test_a_required_call_is_one_of_those_offered(server: Server) -> None:
     assert [called for called, _ in calls_of(choice)] in (["back"], ["home"])
 
 
+def test_a_response_calls_and_goes_on_with_the_next_screenshot(server: Server) -> None:
+    client = openai.OpenAI(base_url=f"{server.http_url}/v1", api_key="EMPTY")
+    tools: Any = PHONE
+    history: list[Any] = [{"role": "user", "content": "Open WeChat"}]
+    first = client.responses.create(model=MODEL, input=history, tools=tools, temperature=0)
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    assert (call.name, json.loads(call.arguments)) == ("launch", {"app": "WeChat"})
+    screen = {"type": "input_image", "image_url": image_part("home.png")["image_url"]["url"]}
+    history += [*first.output, {"type": "function_call_output", "call_id": call.call_id, "output": [screen]}]
+    home: Any = {"type": "function", "name": "home"}
+    second = client.responses.create(model=MODEL, input=history, tools=tools, tool_choice=home, temperature=0)
+    assert [item.name for item in second.output if item.type == "function_call"] == ["home"]
+    assert second.usage is not None
+    assert second.usage.input_tokens_details.to_dict()["image_tokens"]
+
+
 def test_functions_need_a_template_with_a_place_for_them(server: Server) -> None:
     weather = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     response = server.chat("Hi", tools=[weather])
@@ -89,6 +105,10 @@ def test_tokens_are_those_of_the_checkpoint_both_ways(server: Server) -> None:
     tokens = httpx.post(f"{server.http_url}/tokenize", json={"prompt": text}).json()["tokens"]
     back = httpx.post(f"{server.http_url}/detokenize", json={"tokens": tokens}).json()
     assert back == {"prompt": text}
+    spelled = httpx.post(f"{server.http_url}/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert spelled["tokens"] == tokens
+    assert "<think>" in spelled["token_strs"]
+    assert "ĠWe" in "".join(spelled["token_strs"])
 
 
 @pytest.mark.parametrize(("name", "heard"), [("go_back.wav", "go back"), ("open_wechat_zh.wav", "打开微信")])
@@ -118,6 +138,14 @@ def test_thinking_can_be_turned_off(server: Server) -> None:
     assert "<think>" not in direct["message"]["content"]
     refused = server.chat("Open WeChat", chat_template="{{ messages }}")
     assert refused.json()["error"]["param"] == "chat_template"
+
+
+@pytest.mark.parametrize("bound", [{"thinking_token_budget": 5}, {"max_reasoning_steps": 0}])
+def test_a_thought_stays_within_its_bound(server: Server, bound: dict[str, int]) -> None:
+    answer = server.chat("Open WeChat", **bound).json()
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= 5
+    assert "</think>" in answer["choices"][0]["message"]["content"]
+    assert "<answer>" in answer["choices"][0]["message"]["content"]
 
 
 def test_every_way_to_end_an_answer(server: Server) -> None:

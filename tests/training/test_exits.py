@@ -15,13 +15,13 @@ from autoglm_backend.models.certificate import check_certificate, load_certifica
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.exits import load_exit_heads
 from autoglm_backend.models.gates import load_gates
+from autoglm_backend.models.router import load_router
 from autoglm_training.exits import calibrate_command, train_exits_command
 from autoglm_training.exits.decoding import decode
 from autoglm_training.exits.gates import fit_probe
 from autoglm_training.exits.heads import Streams as ExitStreams
 from autoglm_training.exits.heads import agreement, default_depths, draft_vocabulary
 from autoglm_training.exits.prompts import DataError, read_prompts
-from autoglm_training.exits.router import load_router
 from autoglm_training.loading import load_checkpoint
 
 NEW_TOKENS = "6"
@@ -76,7 +76,7 @@ def test_certificate_fits_the_checkpoint_it_lies_in(trained: Path) -> None:
 
 def test_gates_and_router_are_there_to_be_loaded(trained: Path) -> None:
     gates = load_gates(trained, 48, EXITS)
-    router = load_router(trained)
+    router = load_router(trained, 48, EXITS)
     assert gates is not None
     assert gates.depths == EXITS
     assert router is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -141,3 +142,22 @@ def test_time_left_reads_like_a_clock(seconds: float, shown: str) -> None:
 
 def test_no_board_is_opened_where_none_is_wanted() -> None:
     assert open_board(None) is None
+
+
+def test_a_board_without_its_package_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        open_board(tmp_path)
+
+
+def test_a_board_is_told_every_figure(tmp_path: Path) -> None:
+    told: list[tuple[str, float, int]] = []
+
+    class Board:
+        def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+            told.append((tag, scalar_value, global_step))
+
+    meter = Meter()
+    meter.add("t_loss", 2.0)
+    Progress("toy", 0, 10, tmp_path, Board(), out=io.StringIO()).line(6, meter)
+    assert told == [("toy/t_loss", 2.0, 6)]

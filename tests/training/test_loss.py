@@ -1,11 +1,14 @@
-"""The decoder's losses: coordinates are graded by distance."""
+"""Coordinates: graded by distance, and neighbours start alike."""
 
 from __future__ import annotations
 
 import torch
 
-from autoglm_training.decoder_model import smooth_numbers
+from autoglm_backend.models.vision import VisionEncoder
+from autoglm_training.config.recipes import VISION
+from autoglm_training.decoder_model import number_codes
 from autoglm_training.loss import answer_loss, point_targets
+from autoglm_training.vision_stage import start_quietly
 
 NUMBERS = torch.arange(10, 1010)
 VALUES = torch.full((1200,), -1)
@@ -38,5 +41,14 @@ def test_other_tokens_get_plain_cross_entropy() -> None:
 
 
 def test_neighbouring_numbers_start_alike() -> None:
-    numbers = torch.nn.functional.normalize(smooth_numbers(192), dim=-1)
+    numbers = torch.nn.functional.normalize(number_codes(), dim=-1)
     assert float(numbers[500] @ numbers[501]) > 0.95 > float(numbers[500] @ numbers[700])
+
+
+def test_neighbouring_places_of_a_picture_start_alike() -> None:
+    encoder = VisionEncoder(VISION)
+    start_quietly(encoder)
+    places = torch.nn.functional.normalize(encoder.embeddings.position_embedding.weight, dim=-1).view(24, 24, -1)
+    near = [float(places[12, 12] @ place) for place in (places[13, 12], places[12, 13])]
+    far = [float(places[12, 12] @ place) for place in (places[18, 12], places[12, 18])]
+    assert min(near) > max(far)

@@ -49,7 +49,7 @@ def test_nothing_is_taught_where_nothing_is_tapped() -> None:
 def test_attention_on_the_box_costs_nothing_and_elsewhere_much() -> None:
     visible, inside = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[True, False, False]])
     taught = Pointing(rows_N=torch.tensor([0]), columns_N=torch.tensor([2]), visible_NT=visible, inside_NT=inside)
-    queries = torch.zeros(1, 3, 2, 4)
+    queries = torch.zeros(1, 3, 6, 4)
     queries[0, 2, :, 0] = 40.0
     keys = torch.zeros(1, 3, 2, 4)
     keys[0, 0, :, 0] = 1.0

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +20,7 @@ from autoglm_training.pointing import POINT_LAYER, Pointing, pointing_loss
 from autoglm_training.progress import Meter
 from autoglm_training.quantization_aware import rounded_weights, rounding_error
 from autoglm_training.samples import IGNORE, Batch
+from autoglm_training.smooth_codes import smooth_codes
 from autoglm_training.teacher import Teacher, distillation_loss
 from autoglm_training.tokenizer import NUM_NUMBERS
 
@@ -65,7 +65,7 @@ class TrainableDecoder(nn.Module):
         init_weights(self.decoder)
         embedding = self.decoder.embed_tokens.weight
         embedding.normal_(0.0, EMBEDDING_STD)
-        embedding[self.number_ids] = smooth_numbers(TEXT.hidden_size) * EMBEDDING_STD
+        embedding[self.number_ids] = number_codes() * EMBEDDING_STD
         for layer in self.decoder.layers[EXIT_DEPTHS[0] :]:
             assert isinstance(layer, DecoderLayer)
             layer.post_self_attn_layernorm.weight.fill_(DEEP_NORM)
@@ -187,10 +187,6 @@ class TrainableDecoder(nn.Module):
                 meter.add(f"{name}_near20", float((off <= 20).float().mean()), float(points.sum()))
 
 
-def smooth_numbers(size: int) -> Tensor:
-    """[1000, size] of unit variance: neighbouring numbers start alike (random Fourier features, fixed seed)."""
-    generator = torch.Generator().manual_seed(3)
-    periods = torch.logspace(np.log10(20.0), np.log10(4000.0), size // 2)
-    phase = torch.rand(size // 2, generator=generator) * 2 * torch.pi
-    angles = torch.arange(NUM_NUMBERS)[:, None] * (2 * torch.pi / periods) + phase
-    return torch.cat((angles.cos(), angles.sin()), dim=-1) * 2**0.5
+def number_codes() -> Tensor:
+    """[1000, D] of unit variance: neighbouring numbers start alike."""
+    return smooth_codes(NUM_NUMBERS, TEXT.hidden_size, shortest=20.0, longest=4000.0, seed=3)

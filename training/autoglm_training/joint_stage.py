@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import Recipe
 from autoglm_training.decoder_model import TrainableDecoder
 from autoglm_training.decoder_stage import sampled_depth, text_batches
-from autoglm_training.draws import Draws, PooledDraws
+from autoglm_training.draws import Draws, PooledDraws, draw_number
 from autoglm_training.loop import Session, Trainer
 from autoglm_training.pointing import pointing
 from autoglm_training.samples import Batch, Row, RowBuilder, collate, collate_branches
@@ -39,9 +38,9 @@ from autoglm_training.vision_stage import load_encoder, still_patches
 from autoglm_training.world.elements import Screen
 from autoglm_training.world.episodes import Episode
 
-RELOAD_VISION_S = 240.0
 EPISODE_SHARE = 0.4
 """Fresh screens that belong to an episode of several steps."""
+SCREENS_SEED = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,51 +55,48 @@ class SeenScreen:
 
 @dataclass(slots=True)
 class ScreenPool:
-    """Screens with their embeddings. The ViT may go on learning in another process: its file is read again when it
-    has changed, and the pool begins anew."""
+    """The last `size` screens with their embeddings, to be asked again.
 
-    path: Path
+    A screen is known by its draw's number and its place there: one that a resumed run no longer holds is drawn again.
+    """
+
+    vision: VisionEncoder
+    draw: Callable[[random.Random], list[ScreenSample]]
+    seed: int
     size: int
     session: Session
     teacher: Teacher | None = None
-    vision: VisionEncoder = field(init=False)
-    read_at: float = field(init=False)
-    modified: float = field(init=False)
-    screens: list[SeenScreen] = field(default_factory=list)
+    _seen: dict[int, list[SeenScreen]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._read()
+    def take(self, rng: random.Random, number: int, fresh: list[ScreenSample], count: int) -> list[SeenScreen]:
+        """The fresh screens of draw `number` plus earlier ones, `count` in all (fresh ones only where none is old)."""
+        self._seen[number] = [self._see(sample) for sample in fresh]
+        first = max(0, number - self.size // max(1, len(fresh)))
+        self._seen.pop(first - 1, None)
+        new = self._seen[number]
+        if first == number:
+            return new
+        old = [rng.choice(self._again(rng.randrange(first, number))) for _ in range(count - len(new))]
+        return new + old
 
-    def _read(self) -> None:
-        self.vision = load_encoder(self.path).to(self.session.device).eval().requires_grad_(False)
-        self.modified, self.read_at = self.path.stat().st_mtime, time.monotonic()
-        self.screens.clear()
+    def _again(self, number: int) -> list[SeenScreen]:
+        if number not in self._seen:
+            self._seen[number] = [self._see(sample) for sample in draw_number(self.draw, self.seed, number)]
+        return self._seen[number]
 
     @torch.no_grad()
-    def take(self, rng: random.Random, fresh: list[ScreenSample], count: int) -> list[SeenScreen]:
-        """The fresh screens plus earlier ones, `count` in all."""
-        if time.monotonic() - self.read_at > RELOAD_VISION_S:
-            self.read_at = time.monotonic()
-            if self.path.stat().st_mtime != self.modified:
-                self._read()
-        new: list[SeenScreen] = []
-        for sample in fresh:
-            grids = [(sample.image_HW3.shape[0] // 14, sample.image_HW3.shape[1] // 14)]
-            patches = still_patches(sample.image_HW3[None]).to(self.session.device)
-            with self.session.autocast():
-                embeddings = self.vision(patches, grids)
-            new.append(
-                SeenScreen(
-                    screen=sample.screen,
-                    embeddings_MD=embeddings.to(torch.bfloat16),
-                    word_token_ids=sample.word_token_ids,
-                    turn=sample.turn,
-                    teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
-                )
-            )
-        old = [rng.choice(self.screens) for _ in range(count - len(new))] if self.screens else []
-        self.screens = (self.screens + new)[-self.size :]
-        return new + old
+    def _see(self, sample: ScreenSample) -> SeenScreen:
+        grids = [(sample.image_HW3.shape[0] // 14, sample.image_HW3.shape[1] // 14)]
+        patches = still_patches(sample.image_HW3[None]).to(self.session.device)
+        with self.session.autocast():
+            embeddings = self.vision(patches, grids)
+        return SeenScreen(
+            screen=sample.screen,
+            embeddings_MD=embeddings.to(torch.bfloat16),
+            word_token_ids=sample.word_token_ids,
+            turn=sample.turn,
+            teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
+        )
 
 
 def draw_fresh(count: int, rng: random.Random) -> list[ScreenSample]:
@@ -111,21 +107,23 @@ def draw_fresh(count: int, rng: random.Random) -> list[ScreenSample]:
 
 
 def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Teacher | None = None) -> None:
-    """Last stage, from `decoder_text.pt`: `decoder.pt`. A resumed run begins its pool of earlier screens anew."""
+    """Last stage, from `decoder_text.pt` and the finished ViT of `vision_screens.pt`: `decoder.pt`."""
     config = recipe.joint
     tokenizer = Tokenizer.from_file(str(session.run_dir / "tokenizer.json"))
     torch.manual_seed(recipe.seed + 2)
     model = TrainableDecoder(number_token_ids(tokenizer), config.objective, teacher)
     builder = RowBuilder(tokenizer)
     speech = SpeechRows.open(speech_dir, builder)
+    vision = load_encoder(session.run_dir / "vision_screens.pt").to(session.device).eval().requires_grad_(False)
     trainer = Trainer("joint", config, "decoder.pt", {"model": model}, session, recipe.seed + 2)
+    # Restores torch's random state: whatever draws from it at random must have been built before.
     if not trainer.restore():
         load_modules(session.run_dir / "decoder_text.pt", {"model": model}, session.device)
     draw_texts, draw_screens = partial(text_batches, builder, config, speech), partial(draw_fresh, config.fresh_screens)
     texts = PooledDraws(draw_texts, recipe.seed + 200, trainer.taken("texts", (0, 0)))
-    screens = Draws(draw_screens, recipe.seed + 300, trainer.taken("screens", 0), session.workers)
+    screens = Draws(draw_screens, recipe.seed + SCREENS_SEED, trainer.taken("screens", 0), session.workers)
     trainer.watch(texts=texts, screens=screens)
-    pool = ScreenPool(session.run_dir / "vision_screens.pt", config.pool_screens, session, teacher)
+    pool = ScreenPool(vision, draw_screens, recipe.seed + SCREENS_SEED, config.pool_screens, session, teacher)
     table = label_tokens(builder)
 
     def losses() -> Iterator[Tensor]:
@@ -134,7 +132,8 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
             with session.autocast():
                 loss = model.loss(texts.next(), (), depth, config.grown, trainer.meter, "t")
             yield loss
-            taken = pool.take(trainer.rng, screens.next(), config.screens)
+            number = screens.taken
+            taken = pool.take(trainer.rng, number, screens.next(), config.screens)
             batch = screen_batch(builder, trainer.rng, taken, config.branches)
             words = seen_words(batch.ids_BT, builder.image, [seen.word_token_ids for seen in taken], table)
             media = ((builder.image, torch.cat([seen.embeddings_MD for seen in taken])),)

@@ -25,7 +25,7 @@ from autoglm_training.world.episodes import Episode
 from autoglm_training.world.instructions import screen_tasks, text_task
 from autoglm_training.world.labels import label_vocabulary
 
-HISTORY_SHARE = 0.3
+HISTORY_SHARE = 0.2
 _DIRECT = ("launch", "back", "home", "swipe_up", "swipe_down", "wait")
 _THEN = {"en": "{a}, then {b}", "zh": "{a}，然后{b}"}
 

@@ -36,6 +36,7 @@ from autoglm_training.world.screens import SIZES_PX
 ELEMENT_BACKGROUND_WEIGHT = 0.2
 ELEMENT_LOSS_WEIGHT = 0.3
 CENTRE_LOSS_WEIGHT = 1.0
+PLACE_LOSS_WEIGHT = 0.3
 MERGED_CHARACTER_WEIGHT = 0.5
 _SIZE_WEIGHTS = (12, 2, 2, 2, 2)
 
@@ -52,7 +53,8 @@ class ScreenBatch:
 
 
 class ElementHeads(nn.Module):
-    """What a merged embedding must tell: kind, state, icon, centre, and the characters of its four patches."""
+    """What a merged embedding must tell: kind, state, icon and centre of the element under it, its four patches'
+    characters, and its own place, without which nobody can tell where the element is."""
 
     def __init__(self, token_size: int, merge: int = 2) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class ElementHeads(nn.Module):
         self.states = nn.Linear(token_size, 3)
         self.icons = nn.Linear(token_size, len(ICONS) + 1)
         self.centres = nn.Linear(token_size, 2 * CENTRE_BINS)
+        self.places = nn.Linear(token_size, 2 * CENTRE_BINS)
         self.characters = nn.Linear(token_size, merge * merge * len(character_vocabulary()))
 
 
@@ -95,6 +98,19 @@ def centre_loss(logits_M2B: Tensor, centres_M2: Tensor) -> Tensor:
     return -(target * F.log_softmax(logits_M2B[known].float(), dim=-1)).sum(-1).mean()
 
 
+def near(logits_M2B: Tensor, wanted_M2: Tensor) -> float:
+    """Share of the known points that are told to within 2.5 % of the screen on both axes."""
+    known = ~wanted_M2.isnan().any(-1)
+    off = (logits_M2B[known].argmax(-1) + 0.5) / CENTRE_BINS - wanted_M2[known]
+    return float((off.abs().amax(-1) < 0.025).float().mean())
+
+
+def own_places(count: int, rows: int, columns: int) -> Tensor:
+    """[count * rows * columns, 2]: x and y in 0..1 of every merged token's middle."""
+    y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+    return torch.stack((x, y), dim=-1).view(-1, 2).repeat(count, 1)
+
+
 def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, meter: Meter) -> Tensor:
     """Losses of the merged embeddings' element heads."""
     total = merged_MD.new_zeros((), dtype=torch.float32)
@@ -110,9 +126,11 @@ def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, met
     centres = torch.from_numpy(batch.centres_BRC2).view(-1, 2).to(merged_MD.device)
     centre_logits = heads.centres(merged_MD).view(-1, 2, CENTRE_BINS)
     total = total + CENTRE_LOSS_WEIGHT * centre_loss(centre_logits, centres)
-    known = ~centres.isnan().any(-1)
-    off = (centre_logits[known].argmax(-1) + 0.5) / CENTRE_BINS - centres[known]
-    meter.add("centre_near", float((off.abs().amax(-1) < 0.025).float().mean()))
+    meter.add("centre_near", near(centre_logits, centres))
+    places = own_places(*batch.kinds_BRC.shape).to(merged_MD.device)
+    place_logits = heads.places(merged_MD).view(-1, 2, CENTRE_BINS)
+    total = total + PLACE_LOSS_WEIGHT * centre_loss(place_logits, places)
+    meter.add("place_near", near(place_logits, places))
     characters = in_merge_order(batch.reading.chars_BRC).to(merged_MD.device)
     char_logits = heads.characters(merged_MD).view(len(characters), -1)
     total = total + MERGED_CHARACTER_WEIGHT * weighted_cross_entropy(char_logits, characters, 0.1)

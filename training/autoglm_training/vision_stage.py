@@ -23,6 +23,7 @@ from autoglm_training.config.recipes import VISION, CropStage, Recipe
 from autoglm_training.draws import Draws
 from autoglm_training.loop import Session, Trainer
 from autoglm_training.progress import Meter
+from autoglm_training.smooth_codes import smooth_codes
 from autoglm_training.world.reading import character_vocabulary, label_vocabulary, reading_crop
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -32,6 +33,8 @@ WORD_BACKGROUND_WEIGHT = 0.15
 WORD_LOSS_WEIGHT = 0.5
 CENTRE_BINS = 64
 MEDIA_SCALE = 0.1
+POSITION_STD = 0.12
+"""Of rows and of columns each; patches have 1 after their norm."""
 CENTRE_SIGMA_BINS = 1.0
 
 
@@ -144,12 +147,22 @@ def train_crops(recipe: Recipe, session: Session) -> None:
 
 @torch.no_grad()
 def start_quietly(encoder: VisionEncoder) -> None:
-    """Random start: narrow normal weights, position grid included."""
+    """Random start: narrow normal weights, and a position grid that says in every cell which row and column it is.
+
+    A random grid is never learnt well enough: after 6,100 screens a linear probe told a token's own height only to
+    within 8 % of the screen, and half of all taps missed their row.
+    """
     for module in encoder.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Embedding):
             module.weight.normal_(0.0, 0.02)
             if not isinstance(module, nn.Embedding) and module.bias is not None:
                 module.bias.zero_()
+    grid = encoder.embeddings
+    rows_SD, columns_SD = (
+        smooth_codes(grid.side, encoder.config.hidden_size, shortest=4.0, longest=4.0 * grid.side, seed=seed)
+        for seed in (5, 6)
+    )
+    grid.position_embedding.weight.copy_((rows_SD[:, None] + columns_SD).flatten(0, 1) * POSITION_STD)
 
 
 @torch.no_grad()

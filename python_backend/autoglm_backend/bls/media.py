@@ -6,6 +6,8 @@ Nothing is decoded for an item whose embeddings the cache already has.
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +51,8 @@ class MediaReader:
         self._speech = speech
         self._cache = cache
         self._speech_salt = repr(speech).encode()
+        # Many large files at once would fill the memory with pixels, and keep gateway and decoder from the cores.
+        self._decoding = threading.Semaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
     def read_image(self, part: ImagePart, options: ChatOptions, where: str) -> PreparedMedia:
         """Raises InvalidRequestError naming `where` or the pixel limit."""
@@ -70,7 +74,8 @@ class MediaReader:
     def mel_of(self, part: AudioPart, where: str) -> NDArray[np.float32]:
         """Log-mel [frames, bands] of a clip. Raises InvalidRequestError naming `where`."""
         try:
-            return self._mel(decode_audio(part.data, declared_format=part.format))
+            with self._decoding:
+                return self._mel(decode_audio(part.data, declared_format=part.format))
         except MediaError as error:
             raise InvalidRequestError(error.message, code=error.code, param=where) from error
 
@@ -102,7 +107,8 @@ class MediaReader:
 
     def _prepare_image(self, key: bytes, data: bytes, config: ImageProcessorConfig, where: str) -> PreparedMedia:
         try:
-            patches = preprocess_image(decode_picture(data), config)
+            with self._decoding:
+                patches = preprocess_image(decode_picture(data), config)
         except MediaError as error:
             raise InvalidRequestError(error.message, code=error.code, param=where) from error
         rows, columns = patches.grid

@@ -40,7 +40,7 @@ from autoglm_protocol.events import (
     TokenDelta,
     Usage,
 )
-from autoglm_protocol.plan import SPEECH, VISION, ExecutionPlan
+from autoglm_protocol.plan import SPEECH, VISION, DepthBy, ExecutionPlan
 from autoglm_protocol.wire import DecodeRequest
 
 
@@ -143,7 +143,8 @@ class Pipeline:
             yield Cancelled()
             return
         media = self._encode(execution, images, audios, handle.clock)
-        self._observer.exited_at(execution.depth)
+        if execution.depth_by is not DepthBy.PROBE:
+            self._observer.exited_at(execution.depth)
         graph = execution.report(encoders_run=media.encoders_run, embedding_cache_hits=media.num_cached)
         usage = Usage(
             prompt_tokens=len(prompt.ids),
@@ -256,6 +257,8 @@ class Pipeline:
                     cached_tokens=event.usage.cached_tokens,
                 )
                 report = {**graph, **event.dynamic_graph}
+                if decode.plan is not None and decode.plan.depth_by is DepthBy.PROBE:
+                    self._observer.exited_at(report["depth"])
                 # After a stop string the decoder's stream ends in Cancelled, the answer is complete all the same.
                 if isinstance(event, Finished) or answer.is_complete:
                     reason = event.finish_reason if isinstance(event, Finished) else FinishReason.STOP

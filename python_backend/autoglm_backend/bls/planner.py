@@ -14,7 +14,7 @@ from autoglm_backend.models.config import CheckpointError
 from autoglm_backend.profiles import Profile
 from autoglm_protocol.chat import ChatRequest, Role
 from autoglm_protocol.errors import InvalidRequestError
-from autoglm_protocol.plan import ExecutionPlan, ExitMode, check_attention_window, parse_depth
+from autoglm_protocol.plan import DepthBy, ExecutionPlan, ExitMode, check_attention_window, parse_depth
 
 TOKENS_PER_REASONING_STEP = 32
 """A step is about one sentence of thought; `max_reasoning_steps` counts in it, the decoder in tokens."""
@@ -44,6 +44,8 @@ class CheckpointFacts:
     """Depth by class of request, where the checkpoint's makers have measured that it is enough."""
     has_certificate: bool = False
     """Gates and certificate are there; whether they fit weights and precision is for the decoder to say."""
+    has_router: bool = False
+    """A router is there; only the certificate beside it says that it fits weights and precision."""
     has_speech: bool = False
     least_window: int | None = None
     """The narrowest attention window that the checkpoint bears; None where it was trained for none."""
@@ -111,13 +113,16 @@ def plan(request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deploym
     mode, wanted = _mode_and_depth(request, checkpoint, deployment)
     check_attention_window(request.attention_window, checkpoint.least_window, mode)
     if not deployment.dynamic_graph:
-        depth, mode, reason = checkpoint.num_layers, ExitMode.FIXED, "dynamic graph off"
+        mode = ExitMode.FIXED
+        depth, by, reason = checkpoint.num_layers, DepthBy.MODE, "dynamic graph off"
     elif mode is not ExitMode.FIXED:
-        depth, reason = checkpoint.num_layers, _REASONS[mode]
+        depth, by, reason = checkpoint.num_layers, DepthBy.MODE, _REASONS[mode]
     elif wanted is not None:
-        depth, reason = wanted, "requested" if request.depth is not None else "this deployment's default"
+        is_asked = request.depth is not None
+        depth, by = wanted, DepthBy.REQUEST if is_asked else DepthBy.DEPLOYMENT
+        reason = "requested" if is_asked else "this deployment's default"
     else:
-        depth, reason = _auto_depth(request, checkpoint)
+        depth, by, reason = _auto_depth(request, checkpoint)
     return ExecutionPlan(
         enabled=deployment.dynamic_graph,
         run_vision=request.num_images > 0 or not deployment.dynamic_graph,
@@ -126,6 +131,8 @@ def plan(request: RequestFacts, checkpoint: CheckpointFacts, deployment: Deploym
         depth=depth,
         exit_mode=mode,
         reason=reason,
+        depth_asked=deployment.default_depth if request.depth is None else request.depth,
+        depth_by=by,
         reasoning_budget_tokens=_reasoning_budget(request),
         attention_window=request.attention_window if deployment.dynamic_graph else None,
     )
@@ -165,26 +172,32 @@ def load_checkpoint_facts(checkpoint_dir: Path, num_layers: int) -> CheckpointFa
     for name, depth in auto.items():
         if depth not in (*exits, num_layers):
             raise CheckpointError(f"{path}: auto.{name} is {depth}, which is no exit")
+    has_router = path.with_name("router.json").exists()
     certificate = [path.with_name(name).exists() for name in ("certificate.json", "gates.json")]
     return CheckpointFacts(
         num_layers=num_layers,
         exits=exits,
         auto_depths=auto,
         has_certificate=all(certificate),
+        has_router=has_router and all(certificate),
         has_speech=has_speech,
         least_window=least_window,
     )
 
 
-def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int, str]:
+def _auto_depth(request: RequestFacts, checkpoint: CheckpointFacts) -> tuple[int, DepthBy, str]:
+    """Rules first; where they find nothing, the router is asked by the decoder, which has the states it looks at."""
     shallow = checkpoint.auto_depths.get(DIRECT_TEXT)
     if shallow is None:
-        return checkpoint.num_layers, "auto: this checkpoint names no shallower depth"
-    if request.num_images or request.num_audios:
-        return checkpoint.num_layers, "auto: media"
-    if not is_direct_command(request.last_user_text):
-        return checkpoint.num_layers, "auto: no short direct command"
-    return shallow, "auto: short direct command"
+        reason = "auto: this checkpoint names no shallower depth"
+    elif request.num_images or request.num_audios:
+        reason = "auto: media"
+    elif not is_direct_command(request.last_user_text):
+        reason = "auto: no short direct command"
+    else:
+        return shallow, DepthBy.RULE, "auto: short direct command"
+    by = DepthBy.PROBE if checkpoint.has_router else DepthBy.RULE
+    return checkpoint.num_layers, by, f"{reason}, the router decides" if checkpoint.has_router else reason
 
 
 def _mode_and_depth(

@@ -6,12 +6,13 @@ They take the same request as a chat, so that template, tokenizer and media are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from autoglm_backend.bls.media import MediaReader, PreparedMedia
 from autoglm_backend.bls.stages import Stages
 from autoglm_backend.preprocess.chat_template import ChatTemplate
 from autoglm_backend.preprocess.tokenizer import TokenTable
-from autoglm_protocol.chat import ChatRequest, TaskKind
+from autoglm_protocol.chat import ChatRequest, Task, TaskKind
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import Finished, FinishReason, Started, StreamEvent, TokenDelta, Usage
 
@@ -48,7 +49,9 @@ class SideTasks:
         text = request.task.text
         if text is not None:
             ids = tuple(self._template.tokenizer.encode(_checked(text)))
-            return self._delta("", ids, Usage(prompt_tokens=len(ids)))
+            if request.task.add_special_tokens:
+                ids = self._template.tokenizer.with_special(ids)
+            return self._delta("", ids, Usage(prompt_tokens=len(ids)), **self._spelled(ids, request.task))
         prompt = self._template.encode(
             request.messages,
             request.options,
@@ -61,7 +64,11 @@ class SideTasks:
             image_tokens=prompt.num_image_tokens,
             audio_tokens=prompt.num_audio_tokens,
         )
-        return self._delta("", tuple(prompt.ids.tolist()), usage)
+        ids = tuple(prompt.ids.tolist())
+        if request.task.add_special_tokens:
+            ids = self._template.tokenizer.with_special(ids)
+            usage = replace(usage, prompt_tokens=len(ids))
+        return self._delta("", ids, usage, **self._spelled(ids, request.task))
 
     def _text(self, request: ChatRequest) -> Iterator[StreamEvent]:
         """DETOKENIZE: special tokens are shown."""
@@ -92,11 +99,14 @@ class SideTasks:
     def _decoded(self, ids: Sequence[int]) -> str:
         return b"".join(map(self._tokens.raw_bytes, ids)).decode("utf-8", "replace")
 
-    def _delta(self, text: str, ids: tuple[int, ...], usage: Usage) -> Iterator[StreamEvent]:
+    def _spelled(self, ids: tuple[int, ...], task: Task) -> dict[str, list[str]]:
+        return {"token_strs": [*map(self._template.tokenizer.piece, ids)]} if task.return_token_strs else {}
+
+    def _delta(self, text: str, ids: tuple[int, ...], usage: Usage, **spelled: list[str]) -> Iterator[StreamEvent]:
         facts = {"max_model_len": self._context_tokens}
         yield Started(usage=usage, dynamic_graph=facts)
         yield TokenDelta(text=text, token_ids=ids)
-        yield Finished(finish_reason=FinishReason.STOP, usage=usage, dynamic_graph=facts)
+        yield Finished(finish_reason=FinishReason.STOP, usage=usage, dynamic_graph={**facts, **spelled})
 
 
 _HEARS_NO_TEXT = "this checkpoint's speech encoder writes nothing down; send the sound as input_audio to a chat"

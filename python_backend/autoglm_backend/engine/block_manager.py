@@ -109,9 +109,10 @@ class BlockManager:
     def adopt_prefix(self, sequence: Sequence) -> None:
         """Give a sequence without blocks the longest cached prefix that exists at all of its depths.
 
-        At least one token stays to be run, because its logits are needed.
+        At least one token stays to be run, because its logits are needed. Where the router is still to be asked, all
+        tokens run: it looks at every one, and its answer must not depend on what others asked before.
         """
-        if not self.prefix_cache or sequence.kv_len[0]:
+        if not self.prefix_cache or sequence.kv_len[0] or sequence.probe_depth is not None:
             return
         self._extend_keys(sequence, len(sequence.ids))
         limit = (len(sequence.ids) - 1) // self.block_tokens
@@ -162,7 +163,9 @@ class BlockManager:
         return True
 
     def trim(self, sequence: Sequence, num_tokens: int) -> None:
-        """Give back what was reserved beyond tokens [0, num_tokens): drafts that were not kept."""
+        """Give back what lies beyond tokens [0, num_tokens), as drafts that were not kept do, and beyond its depth."""
+        for pool, table in list(zip(self.pools, sequence.blocks, strict=False))[len(sequence.segments) :]:
+            _give_back(pool, table)
         need = -(-num_tokens // self.block_tokens)
         for segment, pool in enumerate(self._pools_of(sequence)):
             table = sequence.blocks[segment]
@@ -202,12 +205,9 @@ class BlockManager:
             sequence.num_published[segment] = max(sequence.num_published[segment], full)
 
     def free(self, sequence: Sequence) -> None:
-        for segment, pool in enumerate(self._pools_of(sequence)):
-            # Last blocks first: a shared prefix should be evicted from its end.
-            for block in reversed(sequence.blocks[segment]):
-                if block is not None:
-                    pool.release(block)
-            sequence.blocks[segment].clear()
+        # Blocks, not segments: the router may have made the sequence shallower since its last `trim`.
+        for pool, table in zip(self.pools, sequence.blocks, strict=False):
+            _give_back(pool, table)
         sequence.reset_kv()
 
     def _pools_of(self, sequence: Sequence) -> list[BlockPool]:
@@ -227,3 +227,11 @@ class BlockManager:
             if window is not None and start + size > window.num_unchanged:
                 digest.update(f"window {window.tokens}+{window.sink_tokens}".encode())
             sequence.block_keys.append(digest.digest())
+
+
+def _give_back(pool: BlockPool, table: list[int | None]) -> None:
+    # Last blocks first: a shared prefix should be evicted from its end.
+    for block in reversed(table):
+        if block is not None:
+            pool.release(block)
+    table.clear()

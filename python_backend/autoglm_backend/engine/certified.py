@@ -6,7 +6,7 @@ is certified does not start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from autoglm_backend.engine.shadow import SameAnswer, ShadowChecks, ShadowSettin
 from autoglm_backend.models.certificate import Certificate, check_certificate, load_certificate
 from autoglm_backend.models.config import CheckpointError, ModelConfig
 from autoglm_backend.models.gates import load_gates
+from autoglm_backend.models.router import Router, load_router
 from autoglm_backend.preprocess.tokenizer import load_tokenizer
 from autoglm_protocol.actions import same_action
 
@@ -24,6 +25,8 @@ from autoglm_protocol.actions import same_action
 class CertifiedOffer:
     exits: CertifiedExits
     certificate: Certificate
+    router: Router | None
+    """Calibrated together with the certificate, which covers its bytes: it is used where that holds."""
 
 
 def certified_offer(
@@ -83,7 +86,10 @@ def _load_offer(
     check_certificate(certificate, checkpoint_dir, dtype=dtype, quantization=quantization)
     # The gates stay in float32: thresholds were calibrated on their values.
     served = CertifiedExits(gates=gates.to(device), thresholds=certificate.thresholds)
-    return CertifiedOffer(exits=served, certificate=certificate)
+    router = load_router(checkpoint_dir, hidden_size, exits)
+    if router is not None:
+        router = replace(router, weight_D=router.weight_D.to(device), bias=router.bias.to(device))
+    return CertifiedOffer(exits=served, certificate=certificate, router=router)
 
 
 def _same_answer(checkpoint_dir: Path, hidden_ids: tuple[int, ...]) -> SameAnswer:

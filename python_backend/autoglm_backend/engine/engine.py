@@ -7,7 +7,6 @@ in that thread and must not block. Every accepted request gets exactly one termi
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import Protocol
 import torch
 
 from autoglm_backend.engine.block_manager import BlockManager
-from autoglm_backend.engine.grammar import Place
 from autoglm_backend.engine.judging import Verdict, choose_drafts, judge
 from autoglm_backend.engine.model_runner import ChooseDrafts, StepResult
 from autoglm_backend.engine.profiling import StepProfiler, Tell, mark
@@ -172,35 +170,10 @@ class Engine:
         return is_woken or self._scheduler.has_work or self._profiler.is_asked
 
     def _admit(self, request: EngineRequest, emit: Emit, *, background: bool = False) -> None:
-        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
-        certified = request.exit_mode is ExitMode.CERTIFIED
-        may_exit = certified and self._shadows is not None and self._shadows.is_active
-        choices = [
-            Sequence(
-                tag=request.tag,
-                index=index,
-                prompt=request.prompt,
-                sampling=request.sampling,
-                segments=request.segments,
-                max_tokens=request.max_tokens,
-                stop_ids=request.stop_ids,
-                emit=emit,
-                priority=request.priority,
-                arrival_s=self._clock(),
-                seed=seed + index,
-                reasoning_budget=request.plan.reasoning_budget_tokens if request.plan else None,
-                lossless=request.exit_mode is ExitMode.LOSSLESS or (certified and not may_exit),
-                certified=may_exit,
-                background=background,
-                reasoning_open=request.place is Place.THOUGHT,
-                grammar=request.grammar_state(),
-                bad_words=request.bad_words,
-                window=request.window,
-            )
-            for index in range(request.sampling.n)
-        ]
-        self._live[request.tag] = LiveRequest(request=request, choices=choices, emit=emit)
-        for sequence in choices:
+        may_exit = self._shadows is not None and self._shadows.is_active
+        live = LiveRequest.begin(request, emit, self._clock(), certified_is_on=may_exit, background=background)
+        self._live[request.tag] = live
+        for sequence in live.choices:
             self._scheduler.add(sequence)
 
     @torch.inference_mode()

@@ -23,6 +23,7 @@ from autoglm_backend.engine.spans import Flow
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.exits import ExitHeads
 from autoglm_backend.models.gates import ExitGates
+from autoglm_backend.models.router import Router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +69,30 @@ class Exits:
         heads: ExitHeads | None,
         *,
         certified: CertifiedExits | None = None,
+        router: Router | None = None,
         draft_ids_K: Tensor | None = None,
     ) -> None:
         # draft_ids_K: the tokens that drafts may be, int64; None is the whole vocabulary.
         self.decoder = decoder
         self.heads = heads
         self.certified = certified
+        self.router = router
         self._draft_ids_K = draft_ids_K
         self._draft_rows_KD = None if draft_ids_K is None else decoder.lm_head.weight[draft_ids_K]
+
+    def route(self, flow: Flow, depth: int) -> None:
+        """Ask the router about rows whose prompt has now come to its exit; those it is sure of end there."""
+        if self.router is None or depth != self.router.depth:
+            return
+        for row, piece in zip(flow.rows, flow.pieces(), strict=True):
+            sequence = row.sequence
+            if sequence.probe_depth != depth:
+                continue
+            seen_D = piece[: sequence.num_prompt - row.start].float().sum(dim=0)
+            sequence.probed_D = seen_D if sequence.probed_D is None else sequence.probed_D + seen_D
+            if row.stop >= sequence.num_prompt:
+                confidence = float(self.router.confidence(sequence.probed_D[None] / sequence.num_prompt)[0])
+                sequence.settle(confidence, is_enough=confidence >= self.router.threshold)
 
     def judge(self, flow: Flow, depth: int, judged: set[Sequence]) -> list[Judgement]:
         """Judgements of the rows not yet judged that end at this depth or may leave here; adds them to `judged`."""

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +26,20 @@ from autoglm_backend.models.decoder import DecoderLayer, TextDecoder
 
 log = logging.getLogger(__name__)
 
+PRODUCTS = ("qkv", "o", "gate_up", "down", "head")
 SIZES = (1, 8, 128)
 """Tokens of a step that are timed: one stream, a batch, a prompt."""
 COLD_BYTES = 48 << 20
 """Weights of so many bytes in turn, more than most CPUs cache; a smaller model's are taken several times."""
 BUDGET_S = 4.0
-"""All timing together; products that come later keep the default form."""
+"""All timing of one start; products that come later keep their default form until the next one."""
 BOTH_FORMS_BYTES = 256 << 20
 """Up to this size of the decoder, memory is spent on a second form where one token wants another than many."""
-DEFAULT = "packed"
-FORMAT = 2
+PREFERRED = ("streamed", "packed")
+"""The first of these that there is stays unless another is quicker by more than ADVANTAGE: numbers differ in their last
+digits between forms, so two starts should not choose differently because of noise."""
+ADVANTAGE = 1.1
+FORMAT = 3
 
 MakeForm = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]
 
@@ -71,6 +75,7 @@ def prepare_decoder(decoder: TextDecoder, quantization: str, block_tokens: int, 
     # Here, not above: numba takes half a second to load, and only CPU decoders need it.
     from autoglm_backend.models.cpu_decoder import prepare_for_cpu
     from autoglm_backend.models.cpu_linear import ByTokens, Linear, PackedLinear, PlainLinear
+    from autoglm_backend.models.cpu_product import StreamedLinear
     from autoglm_backend.models.quantization import INT4_GROUP, Int4Linear, Int8Linear
 
     if quantization in ("int8", "int4"):
@@ -84,16 +89,31 @@ def prepare_decoder(decoder: TextDecoder, quantization: str, block_tokens: int, 
         prepare_for_cpu(decoder, make_quantized)
         _compile(decoder, block_tokens)
         return
-    forms: dict[str, MakeForm] = {"plain": PlainLinear, "packed": PackedLinear}
+    forms: dict[str, MakeForm] = {"plain": PlainLinear, "packed": PackedLinear, "streamed": StreamedLinear}
+    if not _takes(StreamedLinear, decoder):
+        del forms["streamed"]
     choices = remembered_choices(decoder, forms, cache_dir or default_cache_dir())
+    default = next(form for form in PREFERRED if form in forms)
 
     def make(name: str, weight_NK: Tensor, bias_N: Tensor | None) -> Linear:
-        choice = choices.get(name, Choice(few=DEFAULT, many=DEFAULT))
+        choice = choices.get(name, Choice(few=default, many=default))
         many = forms[choice.many](weight_NK, bias_N)
         return many if choice.few == choice.many else ByTokens(1, forms[choice.few](weight_NK, bias_N), many)
 
     prepare_for_cpu(decoder, make)
     _compile(decoder, block_tokens)
+
+
+@torch.inference_mode()
+def _takes(make: MakeForm, decoder: TextDecoder) -> bool:
+    """Whether every product of the decoder can have this form on this machine."""
+    try:
+        for weights in _products(decoder, least_bytes=1).values():
+            make(weights[0], None)
+    except ValueError as error:
+        log.info("a form of the matrix products is left out: %s", error)
+        return False
+    return True
 
 
 @torch.inference_mode()
@@ -110,16 +130,19 @@ def _compile(decoder: TextDecoder, block_tokens: int) -> None:
 
 
 def remembered_choices(decoder: TextDecoder, forms: Mapping[str, MakeForm], cache_dir: Path) -> dict[str, Choice]:
-    """Read this machine's choices for these shapes, or measure them and write them down."""
+    """Read this machine's choices for these shapes; what is not there is measured and written down."""
     path = cache_dir / f"kernels-{_key(decoder, forms)}.json"
+    known: dict[str, Choice] = {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Choice(few=str(choice["few"]), many=str(choice["many"])) for name, choice in stored.items()}
+        known = {name: Choice(few=str(choice["few"]), many=str(choice["many"])) for name, choice in stored.items()}
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s is damaged (%s) and is made anew", path, error)
-    choices = measure_choices(decoder, forms)
+    if known.keys() >= set(PRODUCTS):
+        return known
+    choices = {**known, **measure_choices(decoder, forms, known.keys())}
     content = json.dumps({name: {"few": choice.few, "many": choice.many} for name, choice in choices.items()})
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -133,31 +156,40 @@ def remembered_choices(decoder: TextDecoder, forms: Mapping[str, MakeForm], cach
 
 
 @torch.inference_mode()
-def measure_choices(decoder: TextDecoder, forms: Mapping[str, MakeForm]) -> dict[str, Choice]:
-    """Time every product in every form. Products beyond the time budget are left out."""
+def measure_choices(
+    decoder: TextDecoder, forms: Mapping[str, MakeForm], known: Collection[str] = ()
+) -> dict[str, Choice]:
+    """Time every product that is not known in every form. Those beyond the time budget are left to the next start."""
     deadline_s = time.monotonic() + BUDGET_S
     may_have_both = sum(p.numel() * p.element_size() for p in decoder.parameters()) <= BOTH_FORMS_BYTES
     choices: dict[str, Choice] = {}
-    for name, weights in _products(decoder).items():
+    for name, weights in _products(decoder, least_bytes=COLD_BYTES).items():
+        if name in known:
+            continue
         if time.monotonic() > deadline_s:
-            log.warning("timing matrix products took over %.0f s; %s keeps its default form", BUDGET_S, name)
+            log.info("timing products took over %.0f s; %s has its default form until the next start", BUDGET_S, name)
             break
         seconds = {form: [_time_form(make, weights, size) for size in SIZES] for form, make in forms.items()}
         best = [min(seconds[form][i] for form in forms) for i in range(len(SIZES))]
         # Relative to the best of each size, so that a long prompt does not outweigh every token after it.
-        for_all = min(forms, key=lambda form: sum(s / b for s, b in zip(seconds[form], best, strict=True)))
+        cost = {form: [s / b for s, b in zip(seconds[form], best, strict=True)] for form in forms}
         if may_have_both:
-            few = min(forms, key=lambda form: seconds[form][0])
-            many = min(forms, key=lambda form: sum(s / b for s, b in zip(seconds[form][1:], best[1:], strict=True)))
-            choices[name] = Choice(few=few, many=many)
+            few = _cheapest({form: cost[form][0] for form in forms})
+            choices[name] = Choice(few=few, many=_cheapest({form: sum(cost[form][1:]) for form in forms}))
         else:
+            for_all = _cheapest({form: sum(cost[form]) for form in forms})
             choices[name] = Choice(few=for_all, many=for_all)
     log.info("matrix products: %s", {name: (choice.few, choice.many) for name, choice in choices.items()})
     return choices
 
 
-def _products(decoder: TextDecoder) -> dict[str, list[Tensor]]:
-    """Weights of each product of as many layers as it takes to leave the caches, at least one."""
+def _cheapest(cost: Mapping[str, float]) -> str:
+    best = min(cost, key=cost.__getitem__)
+    return next((form for form in PREFERRED if form in cost and cost[form] <= ADVANTAGE * cost[best]), best)
+
+
+def _products(decoder: TextDecoder, *, least_bytes: int) -> dict[str, list[Tensor]]:
+    """Weights of each of PRODUCTS, of as many layers as it takes for so many bytes."""
     products: dict[str, list[Tensor]] = {}
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
@@ -170,7 +202,7 @@ def _products(decoder: TextDecoder) -> dict[str, list[Tensor]]:
         }
         for name, linears in parts.items():
             weights = products.setdefault(name, [])
-            if sum(weight.nbytes for weight in weights) < COLD_BYTES:
+            if sum(weight.nbytes for weight in weights) < least_bytes:
                 weights.append(torch.cat([linear.weight for linear in linears]))
     products["head"] = [decoder.lm_head.weight.detach()]
     return products

@@ -75,6 +75,7 @@ class ModelRunner:
                 break
             flow = self.spans.run(flow, segment)
             depth = self.spans.segments[segment][1]
+            self.exits.route(flow, depth)
             result.late += self.exits.late_agreement(flow, depth)
             result.judgements += self.exits.judge(flow, depth, judged)
             flow = self.spans.proceed(flow, segment + 1, _who_stays(flow.rows, segment, judged))

@@ -78,6 +78,12 @@ class Sequence:
     """What the answer must match, as far as it has come, drafts included."""
     background: bool = False
     """Takes only room that nobody else wants: gives its place in a full batch to others, once."""
+    probe_depth: int | None = None
+    """The exit that the router is asked about when the prompt has run so far; None where it is not, or has answered."""
+    probed_D: Tensor | None = None
+    """Sum over the prompt's tokens, as far as they have run, of their states at that exit."""
+    confidence: float | None = None
+    """The router's answer."""
     certified: bool = False
     """Its generated tokens may leave at an exit whose gate is sure."""
     window: AttentionWindow | None = None
@@ -163,6 +169,18 @@ class Sequence:
         first = max(start - len(self.ids), 0)
         return known + self.drafts[first : stop - len(self.ids)] if stop > len(self.ids) else known
 
+    def settle(self, confidence: float, *, is_enough: bool) -> None:
+        """The router has answered: stay at the exit it was asked about, or go on as planned.
+
+        Keys and values that earlier parts of the prompt left deeper are given back by `BlockManager.trim`.
+        """
+        if is_enough:
+            self.segments = tuple(span for span in self.segments if span[1] <= (self.probe_depth or 0))
+            kept = len(self.segments)
+            self.kv_len, self.num_published = self.kv_len[:kept], self.num_published[:kept]
+            self.waiting = self.waiting[:kept]
+        self.confidence, self.probe_depth, self.probed_D = confidence, None, None
+
     def push_draft(self, token: int) -> None:
         self.drafts.append(token)
         self.counts[token] += 1
@@ -220,6 +238,7 @@ class Sequence:
         self.kv_len = [0] * len(self.segments)
         self.waiting = [[] for _ in self.segments]
         self.num_published = [0] * len(self.segments)
+        self.probed_D = None
 
 
 def segment_spans(exits: Seq[int], num_layers: int) -> tuple[tuple[int, int], ...]:

@@ -32,6 +32,11 @@ def make_backend_folder(triton: TritonInstallation, folder: Path) -> None:
     (python / _SITE_MODULE.name).symlink_to(_SITE_MODULE)
 
 
+SPIN_COUNT = "10000"
+"""Turns that an idle OpenMP thread waits awake: some ten microseconds, longer than from one product to the next. With
+libgomp's own 300,000 a machine that has other work stands still: threads burn the time that the last one needs."""
+
+
 def triton_environment(triton: TritonInstallation, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`environment` with what tritonserver and the models inside it need."""
     libraries = [str(folder) for folder in triton.library_folders]
@@ -41,6 +46,7 @@ def triton_environment(triton: TritonInstallation, environment: Mapping[str, str
         SITE_PACKAGES_VARIABLE: os.pathsep.join(package_folders()),
         PYTHON_VARIABLE: sys.executable,
         "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", str(usable_cpus())),
+        "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", SPIN_COUNT),
     }
     return {**environment, **changed}
 

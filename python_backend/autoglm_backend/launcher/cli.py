@@ -66,6 +66,10 @@ async def _serve(options: ServeOptions, report: Report) -> int:
             if options.only == "triton":
                 report.step(f"Triton serves gRPC on {options.triton_host}:{options.triton_grpc_port}")
                 return
+            if options.fake is not None:
+                report.step("A fake answers every request; no model is loaded")
+                report.listening(host=options.host, port=options.port)
+                return
             report.serving(load_s=report.elapsed_s, dynamic_graph=dynamic_graph, host=options.host, port=options.port)
 
         return await Supervisor(report, verbose=options.verbose, drain_s=options.drain_s).run(tuple(stages), announce)

@@ -58,7 +58,11 @@ def triton_child(options: ServeOptions, triton: TritonInstallation, run: Path) -
 
 
 def gateway_child(options: ServeOptions, run: Path) -> ChildSpec:
-    """The gateway, in front of the Triton that `triton_child` starts."""
+    """The gateway, in front of the Triton that `triton_child` starts, or of a fake."""
+    triton = (
+        *("--triton-grpc", f"{LOOPBACK}:{options.triton_grpc_port}"),
+        *("--triton-metrics", f"http://{LOOPBACK}:{options.triton_metrics_port}/metrics"),
+    )
     names = [part for name in options.names for part in ("--served-model-name", name)]
     return ChildSpec(
         name="gateway",
@@ -66,8 +70,7 @@ def gateway_child(options: ServeOptions, run: Path) -> ChildSpec:
             *(sys.executable, "-m", "autoglm_gateway"),
             *("--drain-s", str(options.drain_s)),
             *("--host", options.host, "--port", str(options.port), "--grpc-port", str(options.grpc_port)),
-            *("--triton-grpc", f"{LOOPBACK}:{options.triton_grpc_port}"),
-            *("--triton-metrics", f"http://{LOOPBACK}:{options.triton_metrics_port}/metrics"),
+            *(triton if options.fake is None else ("--fake", *options.fake)),
             *names,
         ),
         environment=os.environ,

@@ -41,6 +41,8 @@ class ServeOptions:
     sparse_prefill: int | None = None
     only: str | None = None
     """One of PARTS, where the other runs elsewhere, such as in a pod of its own."""
+    fake: tuple[str, ...] | None = None
+    """The gateway's own switches for a fake in Triton's place; None serves the checkpoint."""
     drain_s: int = 30
     """What requests in flight get to finish after a stop was asked for."""
     model_repository: Path = _SOURCE_ROOT / "model_repository"
@@ -82,6 +84,12 @@ _ENGINE_SWITCHES = (
     "threads",
     "sparse_prefill",
 )
+_FAKE_SWITCHES = {
+    "fake_text": ("TEXT", "the answer"),
+    "fake_ttft_s": ("SECONDS", "time to its first token"),
+    "fake_tokens_per_s": ("N", "speed of one stream"),
+    "fake_fail_at_token": ("N", "fail instead of sending this token, counted from 0"),
+}
 _DEFAULTS = {f.name: f.default for f in fields(ServeOptions)}
 
 
@@ -91,6 +99,15 @@ def parse_options(arguments: Sequence[str]) -> ServeOptions:
     given = vars(parser.parse_args(arguments))
     given["served_model_names"] = tuple(given.get("served_model_names", ()))
     profile = PROFILES[given["profile"]] if given["profile"] else STANDARD
+    told = [part for name in _FAKE_SWITCHES if name in given for part in (_flag(name), given.pop(name))]
+    if given["fake"]:
+        if given["only"] == "triton":
+            parser.error("--fake needs no Triton, which --only triton asks for")
+        given |= {"only": "gateway", "fake": tuple(told)}
+    elif told:
+        parser.error(f"{told[0]} is for --fake")
+    else:
+        given["fake"] = None
     over = {f.name: given.pop(f.name) for f in fields(Profile) if f.name in given}
     try:
         given["profile"] = replace(profile, **over)
@@ -130,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=DEVICES, help=f"where the models run {default}")
     _add_profile_switches(parser)
     _add_engine_switches(parser)
+    _add_fake_switches(parser)
     parser.add_argument(
         "--model-repository", type=Path, metavar="DIR", help=f"templates of the Triton models {default}"
     )
@@ -192,6 +210,20 @@ def _add_engine_switches(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="long prompts: let each block of the prompt read only so many keys (default: all; changes answers)",
     )
+
+
+def _add_fake_switches(parser: argparse.ArgumentParser) -> None:
+    """The gateway reads the values, and says what is wrong with them."""
+    group = parser.add_argument_group("fake")
+    group.add_argument(
+        "--fake", action="store_true", help="no model and no Triton: one fixed answer, for tests of clients and load"
+    )
+    for name, (metavar, said) in _FAKE_SWITCHES.items():
+        group.add_argument(_flag(name), metavar=metavar, default=argparse.SUPPRESS, help=said)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _count(text: str) -> int:

@@ -57,9 +57,12 @@ class Report:
     def serving(self, *, load_s: float, dynamic_graph: bool, host: str, port: int) -> None:
         """The lines that published guides to this model show."""
         graph = "enabled" if dynamic_graph else "disabled (ENABLE_DYNAMIC_GRAPH=False)"
-        address = f"[{host}]" if ":" in host else host
         self.line(f"[INFO] Model loaded in {load_s:.1f} seconds.")
         self.line(f"[INFO] Dynamic computation graph engine {graph}")
+        self.listening(host=host, port=port)
+
+    def listening(self, *, host: str, port: int) -> None:
+        address = f"[{host}]" if ":" in host else host
         self.line(f"[INFO] Server listening on http://{address}:{port}")
         self.line("[INFO] OpenAI-compatible endpoint enabled at /v1/chat/completions")
 

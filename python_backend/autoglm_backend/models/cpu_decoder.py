@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoglm_backend.models import cpu_kernels
 from autoglm_backend.models.config import TextConfig
 from autoglm_backend.models.cpu_linear import Linear
+from autoglm_backend.models.cpu_rows import RowKernels
 from autoglm_backend.models.decoder import DecoderLayer, TextDecoder
 from autoglm_backend.models.layers import Rotation
 from autoglm_backend.models.row_parallel import summed_as
@@ -58,9 +58,8 @@ class CpuLayer:
 class CpuSpans:
     """`TextDecoder.run_span` for a CPU."""
 
-    def __init__(self, config: TextConfig, layers: nn.ModuleList, dtype: torch.dtype, make: MakeLinear) -> None:
+    def __init__(self, config: TextConfig, layers: nn.ModuleList, make: MakeLinear) -> None:
         self.config = config
-        self.kind = cpu_kernels.kind_of(dtype)
         self.layers: list[CpuLayer] = []
         while len(layers):
             layer = layers[0]
@@ -70,7 +69,7 @@ class CpuSpans:
 
     def run_span(self, first: int, last: int, stream_TD: Tensor, rotation: Rotation, attend: FusedAttend) -> Tensor:
         """Layers [first, last) over the residual stream, which is left as it was."""
-        config, kind, eps = self.config, self.kind, self.config.rms_norm_eps
+        config = self.config
         stream_TD = stream_TD.clone(memory_format=torch.contiguous_format)
         tokens, size = stream_TD.shape
         normed_TD = torch.empty_like(stream_TD)
@@ -79,20 +78,19 @@ class CpuSpans:
         stream, normed, gated = stream_TD.data_ptr(), normed_TD.data_ptr(), gated_TF.data_ptr()
         cos, sin = rotation.cos.numpy(), rotation.sin.numpy()
         width = config.intermediate_size
-        cpu_kernels.rms_norm(kind, stream, self.layers[first].addresses[0], normed, tokens, size, eps)
+        kernels = RowKernels(stream_TD.dtype, tokens, config.rms_norm_eps)
+        kernels.rms_norm(stream, self.layers[first].addresses[0], normed, size)
         for number in range(first, last):
             layer = self.layers[number]
             _, after_attention, before_mlp, after_mlp = layer.addresses
             attend.fused(number, layer.qkv(normed_TD), cos, sin, attended_TD)
             branch = layer.o(attended_TD)
-            cpu_kernels.add_normed(
-                kind, stream, branch.data_ptr(), after_attention, before_mlp, normed, tokens, size, eps
-            )
+            kernels.add_normed(stream, branch.data_ptr(), after_attention, before_mlp, normed, size)
             gate_up = layer.gate_up(normed_TD)
-            cpu_kernels.silu_gate(kind, gate_up.data_ptr(), gated, tokens, width)
+            kernels.silu_gate(gate_up.data_ptr(), gated, width)
             branch = layer.down(gated_TF)
             following = self.layers[number + 1].addresses[0] if number + 1 < last else 0
-            cpu_kernels.add_normed(kind, stream, branch.data_ptr(), after_mlp, following, normed, tokens, size, eps)
+            kernels.add_normed(stream, branch.data_ptr(), after_mlp, following, normed, size)
         return stream_TD
 
 
@@ -109,6 +107,5 @@ class CpuHead(nn.Module):
 
 def prepare_for_cpu(decoder: TextDecoder, make: MakeLinear) -> None:
     """Move the decoder's layers and head into their packed form, in place. The plain layers are gone afterwards."""
-    dtype = decoder.norm.weight.dtype
-    decoder.prepared = CpuSpans(decoder.config, decoder.layers, dtype, make).run_span
+    decoder.prepared = CpuSpans(decoder.config, decoder.layers, make).run_span
     decoder.add_module("lm_head", CpuHead(make("head", decoder.lm_head.weight.detach(), None)))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from autoglm_backend.models import cpu_kernels
+from autoglm_backend.models.cpu_product import FEW_TOKENS, FewTokens, check_layout, has_vnni, int8_product
 
 INT4_GROUP = 64
 """Inputs that share a scale."""
@@ -39,18 +40,32 @@ def quantize_int8(weight_NK: Tensor) -> Int8Weight:
 
 
 class Int8Linear:
-    """8-bit inputs times 8-bit weights in oneDNN (VNNI where the CPU has it)."""
+    """8-bit inputs times 8-bit weights: a few tokens in our own kernel where the CPU has VNNI, more in oneDNN."""
 
-    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None) -> None:
+    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None, *, streamed: bool = True) -> None:
+        # streamed: False leaves all to oneDNN.
         weight = quantize_int8(weight_NK)
         self.packed = torch.ops.onednn.qlinear_prepack(weight.values_NK, None)
         self.scale_N = weight.scale_N
         self.zero_N = torch.zeros(len(weight.scale_N), dtype=torch.int32)
         self.bias_N = bias_N
         self._run = torch.ops.onednn.qlinear_pointwise.default
+        self._few = self._few_tokens(weight, weight_NK.dtype) if streamed and has_vnni() else None
+
+    def _few_tokens(self, weight: Int8Weight, dtype: torch.dtype) -> FewTokens | None:
+        outputs, inputs = weight.values_NK.shape
+        try:
+            check_layout(self.packed, weight.values_NK)
+        except ValueError:
+            return None
+        # What the shift of the inputs adds to every sum.
+        shift_N = weight.values_NK.sum(dim=1, dtype=torch.int32) * ZERO_POINT
+        return FewTokens(int8_product(dtype), self.packed, inputs, outputs, self.bias_N, self.scale_N, shift_N)
 
     def __call__(self, x_TK: Tensor) -> Tensor:
         tokens, size = x_TK.shape
+        if self._few is not None and tokens <= FEW_TOKENS[torch.int8]:
+            return self._few(x_TK)
         quantized_TK = torch.empty((tokens, size), dtype=torch.uint8)
         scale_T = np.empty(tokens, dtype=np.float32)
         kind = cpu_kernels.kind_of(x_TK.dtype)

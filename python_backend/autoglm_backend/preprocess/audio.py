@@ -17,6 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from autoglm_backend.preprocess.media_error import MediaError
+from autoglm_protocol.media_limits import MAX_AUDIO_S
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -37,7 +38,7 @@ _UNKNOWN_WAV_BYTES = 0x7FFF_0000
 _UNKNOWN_FRAMES = 1 << 62
 
 
-def decode_audio(data: bytes, *, declared_format: str | None = None, max_audio_s: float = 30.0) -> Wave:
+def decode_audio(data: bytes, *, declared_format: str | None = None, max_audio_s: float = MAX_AUDIO_S) -> Wave:
     """Decode a WAV, MP3, FLAC or OGG file to mono samples [T] at 16 kHz.
 
     declared_format: what the request calls it ("wav", "mp3", "flac", "ogg"); None takes any of them.

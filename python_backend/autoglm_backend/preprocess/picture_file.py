@@ -7,13 +7,12 @@ import io
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autoglm_backend.preprocess.media_error import MediaError
+from autoglm_protocol.media_limits import MAX_IMAGE_PIXELS
 
-MAX_PIXELS = 64_000_000
-"""More than any phone's screen or camera; below Pillow's own warning at 89 million."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_picture(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The picture (of an animation its first frame), upright.
 
     Raises MediaError: image_parse_error or image_too_large.

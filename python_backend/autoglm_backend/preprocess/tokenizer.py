@@ -17,6 +17,8 @@ import tokenizers
 
 from autoglm_backend.models.config import CheckpointError
 
+Ids = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedToken:
@@ -29,9 +31,12 @@ class AddedToken:
 class Tokenizer:
     """`added` by content. The vocabulary's size may be below the model's, which is padded."""
 
-    def __init__(self, plain: tokenizers.Tokenizer, added: Sequence[AddedToken]) -> None:
+    def __init__(
+        self, plain: tokenizers.Tokenizer, added: Sequence[AddedToken], around: tuple[Ids, Ids] = ((), ())
+    ) -> None:
         # plain: the tokenizer without any added token, so that their text is ordinary text to it.
         self.added = {token.content: token for token in added}
+        self._around = around
         self._plain = plain
         # longest first: one token may begin with another
         contents = sorted(self.added, key=len, reverse=True)
@@ -55,6 +60,19 @@ class Tokenizer:
             ids.append(self.added[match.group()].id)
             start = match.end()
         return ids + self._encode_plain(text[start:], ignored)
+
+    def with_special(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """With what the tokenizer's own post-processor puts around a text. Chat templates spell that themselves."""
+        before, after = self._around
+        return (*before, *ids, *after)
+
+    def piece(self, token: int) -> str:
+        """A token as the vocabulary spells it (a space is `Ġ`), empty for the model's padding ids."""
+        return self._contents.get(token) or self._plain.id_to_token(token) or ""
+
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        return {token.id: token.content for token in self.added.values()}
 
     def _encode_plain(self, text: str, ignored: str) -> list[int]:
         if ignored:
@@ -95,10 +113,11 @@ def load_tokenizer(checkpoint_dir: Path) -> Tokenizer:
     if not _is_byte_level(raw.get("decoder")):
         raise CheckpointError(f"{path}: only byte-level tokenizers are supported, the decoder is {raw.get('decoder')}")
     added = _added_tokens(raw, path)
-    # post_processor templates name added tokens, and nothing of it runs without add_special_tokens
+    # post_processor templates name added tokens, which plain does not know
     plain = {**raw, "added_tokens": [], "post_processor": None}
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(plain)), added)
+        around = _ids_around(raw.get("post_processor"))
+        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(plain)), added, around)
     except Exception as error:  # the Rust library raises bare Exception
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -136,6 +155,26 @@ def _added_token(raw: dict[str, Any], path: Path) -> AddedToken:
             f"{path}: added token {raw['content']!r} strips its surroundings or is one character long"
         )
     return AddedToken(id=raw["id"], content=raw["content"], special=raw["special"])
+
+
+def _ids_around(processor: Any) -> tuple[Ids, Ids]:
+    """Ids that a TemplateProcessing puts before and after a single text; alone, or in a sequence of processors."""
+    if not isinstance(processor, dict):
+        return (), ()
+    if processor.get("type") == "Sequence":
+        found = [_ids_around(part) for part in processor["processors"]]
+        return next((around for around in found if any(around)), ((), ()))
+    if processor.get("type") != "TemplateProcessing":
+        return (), ()
+    before: list[int] = []
+    after: list[int] = []
+    side = before
+    for part in processor["single"]:
+        if "SpecialToken" in part:
+            side += processor["special_tokens"][part["SpecialToken"]["id"]]["ids"]
+        else:
+            side = after
+    return tuple(before), tuple(after)
 
 
 def _is_byte_level(decoder: Any) -> bool:

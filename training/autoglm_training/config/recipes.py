@@ -131,11 +131,11 @@ class DecoderStage(StageConfig):
 class JointStage(DecoderStage):
     """Text, screens and speech in every step, each in a batch of its own."""
 
-    screens: int = 4
+    screens: int = 6
     fresh_screens: int = 1
     """Screens a step that were never seen; the others come again with new instructions."""
     branches: int = 8
-    pool_screens: int = 1500
+    pool_screens: int = 500
     screen_weight: float = 1.5
 
 
@@ -165,8 +165,8 @@ TINY_CPU = Recipe(
         peak_lr=1.2e-3,
         final_lr=5e-5,
         warmup_steps=50,
-        text_tokens=2048,
-        depth_weights=(0.8, 0.1, 0.04, 0.06),
+        text_tokens=1024,
+        depth_weights=(0.65, 0.12, 0.08, 0.15),
         grown=True,
     ),
 )

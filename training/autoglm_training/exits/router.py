@@ -1,23 +1,15 @@
-"""The per-request router: may a whole request run at the first exit? Rules first, then a probe that may abstain.
-
-Rules are the checkpoint's measured classes (`auto` in exits.json) and anything the caller asked for. Where they say
-nothing, a logistic probe looks at the prompt's residual stream at the first exit, averaged over its tokens, which every
-mode computes anyway, and says "the first exit will do what full depth does" or abstains, which means lossless at full
-depth. Its threshold is fixed like the certificate's. Sidecar: `exits/router.safetensors` ("weight" [D], "bias" []) and
-`exits/router.json` {"depth", "threshold", "delta", "epsilon", "num_requests", "num_mismatches", "share"}.
-"""
+"""Fit the per-request router (`models/router`): its probe, and a threshold fixed like the certificate's."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from autoglm_backend.models.router import ROUTER_JSON, ROUTER_TENSORS, Router
 from autoglm_protocol.actions import same_action
 from autoglm_training.exits.calibrate import CLOSED, CONFIDENCES, Answered, Calibration
 from autoglm_training.exits.certify import Measured, fixed_sequence
@@ -29,29 +21,6 @@ from autoglm_training.generate import generate
 from autoglm_training.loading import LoadedCheckpoint
 
 BATCH = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Router:
-    """`share`: of calibration requests that it sent to `depth`; num_mismatches: those whose action then differed."""
-
-    depth: int
-    threshold: float
-    delta: float
-    epsilon: float
-    num_requests: int
-    num_mismatches: int
-    share: float
-    weight_D: Tensor
-    bias: Tensor
-
-    def confidence(self, pooled_ND: Tensor) -> Tensor:
-        """That the exit's action is full depth's, [N] in 0..1."""
-        return torch.sigmoid(pooled_ND.float() @ self.weight_D + self.bias)
-
-    def route(self, pooled_D: Tensor) -> int | None:
-        """The depth for a request, None to abstain."""
-        return self.depth if float(self.confidence(pooled_D[None])[0]) >= self.threshold else None
 
 
 def fit_router(loaded: LoadedCheckpoint, fitting: Answered, certifying: Answered, config: Calibration) -> Router:
@@ -115,15 +84,6 @@ def save_router(directory: Path, router: Router) -> None:
     fields = {name: value for name, value in asdict(router).items() if name not in ("weight_D", "bias")}
     save_tensors(
         {"weight": router.weight_D.float().contiguous(), "bias": router.bias.float()},
-        directory / FOLDER / "router.safetensors",
+        directory / FOLDER / ROUTER_TENSORS,
     )
-    save_json(fields, directory / FOLDER / "router.json")
-
-
-def load_router(directory: Path) -> Router | None:
-    """The checkpoint's router, None when it has none. Raises ValueError, KeyError or TypeError for a broken file."""
-    path = directory / FOLDER / "router.json"
-    if not path.exists():
-        return None
-    tensors = load_file(directory / FOLDER / "router.safetensors")
-    return Router(**json.loads(path.read_text(encoding="utf-8")), weight_D=tensors["weight"], bias=tensors["bias"])
+    save_json(fields, directory / FOLDER / ROUTER_JSON)
