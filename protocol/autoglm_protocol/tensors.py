@@ -213,6 +213,13 @@ TEXT_DECODER = ModelContract(
             meaning="JSON of autoglm_protocol.plan.ExecutionPlan; absent: full depth",
         ),
         TensorSpec(name="priority", dtype="INT32", dims=(1,), optional=True, meaning="Lower runs sooner"),
+        TensorSpec(
+            name="receipt_slot",
+            dtype="INT32",
+            dims=(1,),
+            optional=True,
+            meaning="For autoglm_phone alone: where it counts the messages that it took; the next one waits for that",
+        ),
     ),
     outputs=_EVENT_OUTPUTS,
 )

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 PREFIX = "[AUTOGLM] "
+RUN_FOLDER_VARIABLE = "AUTOGLM_RUN_FOLDER"
+"""Set by the launcher for Triton's processes: a folder that they share and that goes away with the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

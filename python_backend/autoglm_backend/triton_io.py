@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +82,19 @@ def call(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Tensor
     return _unpack(response)
 
 
-def stream(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Generator[Tensors, None, None]:
+def stream(
+    contract: ModelContract, tensors: Mapping[str, NDArray[Any]], *, taken: Callable[[], None] = lambda: None
+) -> Generator[Tensors, None, None]:
     """Every answer of a decoupled model of this server, blocking between them; raises as `call`.
 
+    taken: called for every message that was taken from Triton, also for those that nobody asks for any more.
     Closing it early blocks until the model has ended its answer: Triton 2.51 has no way to abandon one.
     """
     responses = _request(contract, tensors).exec(decoupled=True)
     failure: AutoglmError | None = None
     try:
         for response in responses:
+            taken()
             if response.has_error():
                 failure = _error_of(response, contract)
             # the last one may be empty: it only carries the final flag
@@ -98,7 +102,7 @@ def stream(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> Gene
                 yield _unpack(response)
     except GeneratorExit:
         for _ in responses:
-            pass
+            taken()
         raise
     finally:
         _finished.add(responses)
@@ -137,19 +141,24 @@ class Sender:
 
     def __init__(self, request: Request) -> None:
         self._sender: Any = request.get_response_sender()
-        self._has_failed = False
+        self._is_final = False
 
-    def send(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self._sender.send(to_response(tensors))
+    def send(self, tensors: Mapping[str, NDArray[Any]], *, is_last: bool = False) -> None:
+        """is_last: nothing but `close` follows."""
+        if is_last:
+            self._sender.send(to_response(tensors), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._is_final = True
+        else:
+            self._sender.send(to_response(tensors))
 
     def fail(self, error: AutoglmError) -> None:
         """The last answer of the stream: nothing but `close` may follow."""
         # Sent apart from the final flag, and before `execute` returns, an error never reaches a BLS caller.
         self._sender.send(to_error_response(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        self._has_failed = True
+        self._is_final = True
 
     def close(self) -> None:
-        if not self._has_failed:
+        if not self._is_final:
             self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         # Triton cannot unload the model while a sender exists, so nobody may keep this one alive
         self._sender = None

@@ -230,6 +230,9 @@ def test_a_certificate_counts_when_its_gates_are_there(tmp_path: Path) -> None:
     assert not load_checkpoint_facts(tmp_path, 24).has_certificate
     (tmp_path / "exits" / "gates.json").write_text("{}")
     assert load_checkpoint_facts(tmp_path, 24).has_certificate
+    assert not load_checkpoint_facts(tmp_path, 24).has_router
+    (tmp_path / "exits" / "router.json").write_text("{}")
+    assert load_checkpoint_facts(tmp_path, 24).has_router
 
 
 def test_attention_is_narrowed_when_asked_for() -> None:

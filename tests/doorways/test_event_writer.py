@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,17 @@ from hypothesis import strategies as st
 
 from autoglm_backend.doorways.event_writer import EventWriter, merge_deltas
 from autoglm_protocol.events import Cancelled, ChoiceFinished, FinishReason, StreamEvent, TokenDelta
+
+
+@dataclass(eq=False)
+class Out:
+    """An outlet that always is ready, or as `ready` says."""
+
+    send: Callable[[StreamEvent], None]
+    ready: Callable[[], bool] = lambda: True
+
+    def is_ready(self) -> bool:
+        return self.ready()
 
 
 def delta(token: int, index: int = 0) -> TokenDelta:
@@ -46,11 +59,12 @@ def test_a_slow_receiver_gets_longer_messages_and_the_engine_never_waits() -> No
         if isinstance(event, Cancelled):
             is_over.set()
 
-    writer.put(send, delta(0))
+    out = Out(send)
+    writer.put(out, delta(0))
     is_busy.wait()
     for token in range(1, 100):
-        writer.put(send, delta(token))
-    writer.put(send, Cancelled())
+        writer.put(out, delta(token))
+    writer.put(out, Cancelled())
     go_on.set()
     is_over.wait()
     writer.stop()
@@ -65,8 +79,8 @@ def test_one_streams_broken_receiver_leaves_the_others_alone() -> None:
     def broken(event: StreamEvent) -> None:
         raise RuntimeError("gone")
 
-    writer.put(broken, delta(1))
-    writer.put(lambda _: is_over.set(), Cancelled())
+    writer.put(Out(broken), delta(1))
+    writer.put(Out(lambda _: is_over.set()), Cancelled())
     assert is_over.wait(10)
     writer.stop()
 
@@ -82,12 +96,57 @@ def test_messages_are_held_to_the_rate() -> None:
         if isinstance(event, Cancelled):
             is_over.set()
 
-    writer.put(send, delta(0))
+    out = Out(send)
+    writer.put(out, delta(0))
     first.wait()
     # all of these come within the 20 ms that the first message reserves
     for token in range(1, 50):
-        writer.put(send, delta(token))
-    writer.put(send, Cancelled())
+        writer.put(out, delta(token))
+    writer.put(out, Cancelled())
     is_over.wait()
     writer.stop()
     assert len(received) <= 4
+
+
+def test_the_next_message_waits_until_the_one_before_was_taken() -> None:
+    writer = EventWriter(max_messages_per_s=1000.0)
+    received: list[StreamEvent] = []
+    has_first, was_asked, is_over = threading.Event(), threading.Event(), threading.Event()
+    taken = 0
+
+    def send(event: StreamEvent) -> None:
+        received.append(event)
+        has_first.set()
+        if isinstance(event, Cancelled):
+            is_over.set()
+
+    def ready() -> bool:
+        if len(received) == 1 and not taken:
+            was_asked.set()
+        return taken >= len(received)
+
+    out = Out(send, ready)
+    writer.put(out, delta(0))
+    assert has_first.wait(10)
+    writer.put(out, delta(1))
+    writer.put(out, delta(2))
+    assert was_asked.wait(10)
+    assert len(received) == 1  # two more are due, and nobody took the first
+    writer.put(out, Cancelled())
+    taken = 1_000
+    assert is_over.wait(10)
+    writer.stop()
+    ids = [token for event in received if isinstance(event, TokenDelta) for token in event.token_ids]
+    assert ids == [0, 1, 2]
+
+
+def test_one_stream_that_nobody_reads_holds_no_other_up_and_not_the_end() -> None:
+    writer = EventWriter(max_messages_per_s=1000.0)
+    stuck: list[StreamEvent] = []
+    is_over = threading.Event()
+    writer.put(Out(stuck.append, lambda: False), Cancelled())
+    writer.put(Out(lambda _: is_over.set()), Cancelled())
+    assert is_over.wait(10)
+    assert not stuck
+    writer.stop()
+    assert stuck == [Cancelled()]

@@ -13,6 +13,8 @@ from autoglm_protocol.profile import ProfileBounds
 from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.tensors import Array, Tensors, as_bytes, bytes_tensor, json_tensor, read_json, read_object
 
+RECEIPT_SLOTS = 4096
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeRequest:
@@ -29,6 +31,8 @@ class DecodeRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     plan: ExecutionPlan | None = None
     priority: int = 0
+    receipt_slot: int | None = None
+    """Where the reader counts the messages that it took (doorways/receipts); None for one that does not."""
 
 
 def decode_to_tensors(request: DecodeRequest) -> Tensors:
@@ -46,6 +50,8 @@ def decode_to_tensors(request: DecodeRequest) -> Tensors:
         tensors["media_hashes"] = bytes_tensor(request.media_hashes)
     if request.plan is not None:
         tensors["plan"] = json_tensor(request.plan.to_json())
+    if request.receipt_slot is not None:
+        tensors["receipt_slot"] = np.array([request.receipt_slot], dtype=np.int32)
     return tensors
 
 
@@ -59,7 +65,11 @@ def decode_from_tensors(tensors: Mapping[str, Array]) -> DecodeRequest:
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidRequestError(f"input tensor plan is no execution plan: {error}", param="plan") from error
     grids = tensors.get("image_grids")
-    priority = tensors.get("priority")
+    priority, slot = tensors.get("priority"), tensors.get("receipt_slot")
+    if slot is not None and not 0 <= slot[0] < RECEIPT_SLOTS:
+        raise InvalidRequestError(
+            f"input tensor receipt_slot must lie in 0..{RECEIPT_SLOTS - 1}, this is {slot[0]}", param="receipt_slot"
+        )
     return DecodeRequest(
         tag=as_bytes(tensors["tag"][0]).decode(),
         prompt_ids=tensors["prompt_ids"],
@@ -69,6 +79,7 @@ def decode_from_tensors(tensors: Mapping[str, Array]) -> DecodeRequest:
         sampling=SamplingParams.from_json(read_object(tensors, "sampling")),
         plan=plan,
         priority=0 if priority is None else int(priority[0]),
+        receipt_slot=None if slot is None else int(slot[0]),
     )
 
 

@@ -15,6 +15,7 @@ from autoglm_backend.doorways import start
 from autoglm_backend.doorways.cancel_watcher import CancelWatcher, Watch
 from autoglm_backend.doorways.decoder_metrics import DecoderMetrics
 from autoglm_backend.doorways.event_writer import EventWriter, is_terminal
+from autoglm_backend.doorways.receipts import Receipts
 from autoglm_backend.engine.profiling import Trace
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.models.config import load_model_config
@@ -43,6 +44,7 @@ class DecoderDoorway:
     def __init__(self, service: DecoderService) -> None:
         self._service = service
         self._writer = EventWriter()
+        self.receipts = Receipts.of_this_run()
         self._watcher = CancelWatcher(period_s=_WATCH_PERIOD_S)
         self._tags: set[str] = set()
         self._tags_lock = threading.Lock()
@@ -84,7 +86,7 @@ class DecoderDoorway:
             if decode.tag in self._tags:
                 raise InvalidRequestError(f"tag {decode.tag!r} names another request in flight", param="tag")
             self._tags.add(decode.tag)
-        stream = _Stream(decode.tag, sender, self)
+        stream = _Stream(decode.tag, sender, self, decode.receipt_slot)
         try:
             self._service.add(decode, stream.emit)
         except BaseException:
@@ -101,19 +103,20 @@ class DecoderDoorway:
         self._service.abort(tag)
 
     def put(self, stream: _Stream, event: StreamEvent) -> None:
-        self._writer.put(stream.send, event)
+        self._writer.put(stream, event)
 
 
 class _Stream:
     """One request's way out."""
 
-    def __init__(self, tag: str, sender: triton_io.Sender, doorway: DecoderDoorway) -> None:
+    def __init__(self, tag: str, sender: triton_io.Sender, doorway: DecoderDoorway, receipt_slot: int | None) -> None:
         self._tag = tag
         self._sender = sender
         self._doorway = doorway
         self._watch: Watch | None = None
         self._is_over = False
-        self._has_sent = False
+        self._num_sent = 0
+        self._receipt_slot = receipt_slot
         self._lock = threading.Lock()
 
     def start(self, watcher: CancelWatcher) -> None:
@@ -128,15 +131,22 @@ class _Stream:
     def send(self, event: StreamEvent) -> None:
         """In the writer's thread."""
         try:
-            if isinstance(event, Failed) and not self._has_sent:
+            if isinstance(event, Failed) and not self._num_sent:
                 self._sender.fail(event.error)
             else:
                 # Triton 2.51 drops an error that follows an answer on its way to a BLS caller, who then waits for ever.
-                self._has_sent = True
-                self._sender.send(event_to_tensors(event))
+                self._num_sent += 1
+                self._sender.send(event_to_tensors(event), is_last=is_terminal(event))
         finally:
             if is_terminal(event):
                 self._end()
+
+    def is_ready(self) -> bool:
+        """In the writer's thread: whether the reader has taken all that was sent."""
+        receipts = self._doorway.receipts
+        if receipts is None or self._receipt_slot is None:
+            return True
+        return receipts.taken(self._receipt_slot) >= self._num_sent
 
     def _end(self) -> None:
         with self._lock:

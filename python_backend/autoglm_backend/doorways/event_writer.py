@@ -9,11 +9,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, TokenDelta
 
-Send = Callable[[StreamEvent], None]
+
+class Outlet(Protocol):
+    """Where one stream's events go. Both are called in the writer's thread."""
+
+    def send(self, event: StreamEvent, /) -> None: ...
+
+    def is_ready(self) -> bool:
+        """Whether the message before was taken; until then events wait, and tokens merge."""
+        ...
+
 
 MAX_MESSAGES_PER_S = 1500.0
 """Over all streams; Triton's relay stops at about 2,800 messages a second, however many cores there are."""
@@ -28,21 +38,18 @@ class EventWriter:
         # None: what this machine's cores can spare.
         spare_per_s = min(MAX_MESSAGES_PER_S, MESSAGES_PER_CORE_S * (os.cpu_count() or 1))
         self._interval_s = 1.0 / (max_messages_per_s or spare_per_s)
-        self._due: dict[Send, list[StreamEvent]] = {}
+        self._due: dict[Outlet, list[StreamEvent]] = {}
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="event-writer", daemon=True)
         self._thread.start()
 
-    def put(self, send: Send, event: StreamEvent) -> None:
-        """Have `send` called with the event soon, in order, in the writer's thread. Never blocks.
-
-        `send` is also the stream's identity: deltas of one stream may reach it merged.
-        """
+    def put(self, outlet: Outlet, event: StreamEvent) -> None:
+        """Have the event sent soon, in order, in the writer's thread. Never blocks. A stream's deltas may be merged."""
         with self._wake:
             if not self._due:
                 self._wake.notify()
-            self._due.setdefault(send, []).append(event)
+            self._due.setdefault(outlet, []).append(event)
 
     def stop(self) -> None:
         """Send what is due and end the thread."""
@@ -59,20 +66,28 @@ class EventWriter:
             if not due:
                 return
             started_s = time.monotonic()
-            num_sent = sum(self._send_all(send, events) for send, events in due.items())
+            num_sent = sum(self._send_ready(outlet, events) for outlet, events in due.items())
             spent_s = time.monotonic() - started_s
-            del due  # nothing of a finished stream is held while waiting for the next event
-            self._stopping.wait(max(0.0, num_sent * self._interval_s - spent_s))
+            due = None  # nothing of a finished stream is held while waiting for the next event
+            # With nothing sent, somebody has not yet taken a message: a look at shared memory, again in a moment.
+            self._stopping.wait(max(0.0, max(num_sent, 1) * self._interval_s - spent_s))
 
-    def _send_all(self, send: Send, events: list[StreamEvent]) -> int:
+    def _send_ready(self, outlet: Outlet, events: list[StreamEvent]) -> int:
+        """Send what the stream's reader is ready for, all at the end; the rest is due again. Returns messages sent."""
         merged = merge_deltas(events)
+        num_sent = 0
         try:
-            for event in merged:
-                send(event)
+            while num_sent < len(merged) and (self._stopping.is_set() or outlet.is_ready()):
+                outlet.send(merged[num_sent])
+                num_sent += 1
         except Exception:
             # one stream's trouble must not end all others'
             _log.exception("a message could not be sent")
-        return len(merged)
+            return len(merged)
+        if num_sent < len(merged):
+            with self._wake:
+                self._due[outlet] = [*merged[num_sent:], *self._due.get(outlet, ())]
+        return num_sent
 
 
 def merge_deltas(events: Iterable[StreamEvent]) -> list[StreamEvent]:

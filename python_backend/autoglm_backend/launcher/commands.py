@@ -13,6 +13,7 @@ from autoglm_backend.launcher.options import LOOPBACK, ServeOptions
 from autoglm_backend.launcher.preflight import has_nvidia_gpu
 from autoglm_backend.launcher.repository import assemble_repository
 from autoglm_backend.launcher.triton_binary import TritonInstallation
+from autoglm_backend.status_lines import RUN_FOLDER_VARIABLE
 
 STUB_TIMEOUT_S = 600  # Triton's 30 s are too few for torch's first import from a cold disk
 TRITON_EXIT_S = 5  # for raw calls of the encoders: the supervisor has waited for the streams by then
@@ -52,7 +53,7 @@ def triton_child(options: ServeOptions, triton: TritonInstallation, run: Path) -
     return ChildSpec(
         name="Triton",
         command=tuple(command),
-        environment=triton_environment(triton),
+        environment={**triton_environment(triton), RUN_FOLDER_VARIABLE: str(run)},
         log_path=_log_path(options, run, "triton.log"),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 
 POLL_S = 0.05
 PROBE_TIMEOUT_S = 2.0
@@ -49,9 +51,15 @@ async def gateway_is_ready(host: str, port: int) -> bool:
 
 
 async def triton_is_idle(host: str, metrics_port: int) -> bool:
-    """Whether no request is being answered; true of a Triton that does not say so any more."""
+    """Whether no request is being answered; true of a Triton that listens no more, not of one that is slow to say."""
     host = _reachable(host)
-    page = await asyncio.to_thread(_read, f"http://{f'[{host}]' if ':' in host else host}:{metrics_port}/metrics")
+    try:
+        page = await asyncio.to_thread(_read, f"http://{f'[{host}]' if ':' in host else host}:{metrics_port}/metrics")
+    except HTTPException:
+        return False
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return isinstance(reason, ConnectionRefusedError)
     counts = [line.rsplit(" ", 1)[1] for line in page.splitlines() if line.split("{")[0].split(" ")[0] == STREAMS_GAUGE]
     return not any(float(count) for count in counts)
 
@@ -69,12 +77,9 @@ def _answers_200(url: str) -> bool:
 
 
 def _read(url: str) -> str:
-    """The page's text, empty when there is none."""
-    try:
-        with _opener().open(url, timeout=PROBE_TIMEOUT_S) as response:
-            return response.read().decode()
-    except OSError:
-        return ""
+    """The page's text. Raises OSError or HTTPException."""
+    with _opener().open(url, timeout=PROBE_TIMEOUT_S) as response:
+        return response.read().decode()
 
 
 def _opener() -> urllib.request.OpenerDirector:
