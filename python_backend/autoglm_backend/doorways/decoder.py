@@ -130,16 +130,20 @@ class _Stream:
 
     def send(self, event: StreamEvent) -> None:
         """In the writer's thread."""
+        is_last = is_terminal(event)
+        if is_last:
+            # Before the final flag leaves: Triton dies of a question about a stream that is over.
+            self._end_watch()
         try:
             if isinstance(event, Failed) and not self._num_sent:
                 self._sender.fail(event.error)
             else:
                 # Triton 2.51 drops an error that follows an answer on its way to a BLS caller, who then waits for ever.
                 self._num_sent += 1
-                self._sender.send(event_to_tensors(event), is_last=is_terminal(event))
+                self._sender.send(event_to_tensors(event), is_last=is_last)
         finally:
-            if is_terminal(event):
-                self._end()
+            if is_last:
+                self._sender.close()
 
     def is_ready(self) -> bool:
         """In the writer's thread: whether the reader has taken all that was sent."""
@@ -148,13 +152,12 @@ class _Stream:
             return True
         return receipts.taken(self._receipt_slot) >= self._num_sent
 
-    def _end(self) -> None:
+    def _end_watch(self) -> None:
         with self._lock:
             self._is_over = True
         if self._watch is not None:
             self._watch.end()
         self._doorway.forget(self._tag)
-        self._sender.close()
 
 
 def _send_trace(sender: triton_io.Sender, outcome: Trace | AutoglmError) -> None:
