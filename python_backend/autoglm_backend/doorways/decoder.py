@@ -152,6 +152,9 @@ class _Stream:
             return True
         return receipts.taken(self._receipt_slot) >= self._num_sent
 
+    def is_urgent(self, event: StreamEvent) -> bool:
+        return not self._num_sent or is_terminal(event)
+
     def _end_watch(self) -> None:
         with self._lock:
             self._is_over = True

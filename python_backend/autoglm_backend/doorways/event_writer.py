@@ -16,7 +16,7 @@ from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, To
 
 
 class Outlet(Protocol):
-    """Where one stream's events go. Both are called in the writer's thread."""
+    """Where one stream's events go; `send` and `is_ready` are called in the writer's thread."""
 
     def send(self, event: StreamEvent, /) -> None: ...
 
@@ -24,11 +24,19 @@ class Outlet(Protocol):
         """Whether the message before was taken; until then events wait, and tokens merge."""
         ...
 
+    def is_urgent(self, event: StreamEvent, /) -> bool:
+        """Whether somebody waits for this very event, such as a first or last one. Called in any thread."""
+        ...
+
 
 MAX_MESSAGES_PER_S = 1500.0
 """Over all streams; Triton's relay stops at about 2,800 messages a second, however many cores there are."""
 MESSAGES_PER_CORE_S = 250.0
-"""Each costs the BLS model and Triton about 0.4 ms of a core: a tenth of the cores. Beyond this they become longer."""
+"""With many streams. Each message costs the BLS model, Triton and the gateway 0.4 ms of a core and more."""
+EASY_MESSAGES_PER_CORE_S = 50.0
+"""With few: what the messages do not take, the decoder has."""
+EASY_PAUSE_S = 0.06
+"""But no stream waits longer for the sake of that: some 16 messages a second read like one flow of text."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +44,11 @@ _log = logging.getLogger(__name__)
 class EventWriter:
     def __init__(self, *, max_messages_per_s: float | None = None) -> None:
         # None: what this machine's cores can spare.
-        spare_per_s = min(MAX_MESSAGES_PER_S, MESSAGES_PER_CORE_S * (os.cpu_count() or 1))
-        self._interval_s = 1.0 / (max_messages_per_s or spare_per_s)
+        cores = os.cpu_count() or 1
+        self._interval_s = 1.0 / (max_messages_per_s or min(MAX_MESSAGES_PER_S, MESSAGES_PER_CORE_S * cores))
+        self._easy_interval_s = max(self._interval_s, 1.0 / (EASY_MESSAGES_PER_CORE_S * cores))
         self._due: dict[Outlet, list[StreamEvent]] = {}
+        self._is_urgent = False
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="event-writer", daemon=True)
@@ -46,10 +56,12 @@ class EventWriter:
 
     def put(self, outlet: Outlet, event: StreamEvent) -> None:
         """Have the event sent soon, in order, in the writer's thread. Never blocks. A stream's deltas may be merged."""
+        is_urgent = outlet.is_urgent(event)
         with self._wake:
-            if not self._due:
+            if not self._due or is_urgent:
                 self._wake.notify()
             self._due.setdefault(outlet, []).append(event)
+            self._is_urgent = self._is_urgent or is_urgent
 
     def stop(self) -> None:
         """Send what is due and end the thread."""
@@ -63,6 +75,7 @@ class EventWriter:
             with self._wake:
                 self._wake.wait_for(lambda: self._due or self._stopping.is_set())
                 due, self._due = self._due, {}
+                self._is_urgent = False
             if not due:
                 return
             started_s = time.monotonic()
@@ -70,7 +83,12 @@ class EventWriter:
             spent_s = time.monotonic() - started_s
             due = None  # nothing of a finished stream is held while waiting for the next event
             # With nothing sent, somebody has not yet taken a message: a look at shared memory, again in a moment.
-            self._stopping.wait(max(0.0, max(num_sent, 1) * self._interval_s - spent_s))
+            least_s = max(num_sent, 1) * self._interval_s
+            self._stopping.wait(max(0.0, least_s - spent_s))
+            easy_s = min(num_sent * self._easy_interval_s, EASY_PAUSE_S)
+            if easy_s > least_s:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._is_urgent or self._stopping.is_set(), easy_s - least_s)
 
     def _send_ready(self, outlet: Outlet, events: list[StreamEvent]) -> int:
         """Send what the stream's reader is ready for, all at the end; the rest is due again. Returns messages sent."""
@@ -87,6 +105,7 @@ class EventWriter:
         if num_sent < len(merged):
             with self._wake:
                 self._due[outlet] = [*merged[num_sent:], *self._due.get(outlet, ())]
+                self._is_urgent = self._is_urgent or any(outlet.is_urgent(event) for event in merged[num_sent:])
         return num_sent
 
 
