@@ -48,7 +48,8 @@ def test_neighbouring_numbers_start_alike() -> None:
 def test_neighbouring_places_of_a_picture_start_alike() -> None:
     encoder = VisionEncoder(VISION)
     start_quietly(encoder)
-    places = torch.nn.functional.normalize(encoder.embeddings.position_embedding.weight, dim=-1).view(24, 24, -1)
+    grid = encoder.embeddings.position_embedding.weight.detach()
+    places = torch.nn.functional.normalize(grid, dim=-1).view(24, 24, -1)
     near = [float(places[12, 12] @ place) for place in (places[13, 12], places[12, 13])]
     far = [float(places[12, 12] @ place) for place in (places[18, 12], places[12, 18])]
     assert min(near) > max(far)
