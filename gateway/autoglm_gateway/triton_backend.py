@@ -65,8 +65,9 @@ class TritonBackend:
         self._features: frozenset[str] | None = None
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
-        # Not the stub's: requests come as bytes.
-        self._stream_infer: Any = self._channel.stream_stream(
+        # Not the stub's. Requests come as bytes, and each call asks once: one message and the half-close leave together.
+        # Written apart, a server that aborts meanwhile makes grpc.aio report INTERNAL in place of the status it sent.
+        self._stream_infer: Any = self._channel.unary_stream(
             _STREAM_INFER, response_deserializer=pb.ModelStreamInferResponse.FromString
         )
         self._ending: set[Any] = set()
@@ -79,12 +80,10 @@ class TritonBackend:
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         make = partial(chat_message, request, trace=current_trace(), return_steps=is_traced())
         asked = await self._turns.run(make, sum(len(medium.data) for medium in (*request.images, *request.audios)))
-        call = self._stream_infer()
+        call = self._stream_infer(asked)
         is_over = False
         sent_ns = time.time_ns()
         try:
-            await call.write(asked)
-            await call.done_writing()
             while not is_over:
                 message = await call.read()
                 event = Failed(error=_ended_too_soon()) if message is _EOF else event_of(message)
@@ -96,10 +95,6 @@ class TritonBackend:
         except grpc.aio.AioRpcError as error:
             is_over = True
             yield Failed(error=self._translated(error))
-        except grpc.aio.UsageError:
-            # Writing to a call that is already over; its status says why.
-            is_over = True
-            yield Failed(error=await self._status_of(call))
         finally:
             if is_over:
                 self._let_end(call)
@@ -118,18 +113,14 @@ class TritonBackend:
         return bool(answer.ready)
 
     async def profile(self, bounds: ProfileBounds) -> Profile:
-        call = self._stream_infer(timeout=bounds.seconds + _PROFILE_WRITING_S)
+        call = self._stream_infer(profile_message(bounds), timeout=bounds.seconds + _PROFILE_WRITING_S)
         try:
-            await call.write(profile_message(bounds))
-            await call.done_writing()
             message: Any = await call.read()
             if message is _EOF:
                 raise _ended_too_soon()
             trace = trace_of(message)
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
-        except grpc.aio.UsageError as error:
-            raise await self._status_of(call) from error
         self._let_end(call)
         return Profile(trace_gzip=trace, server=self.address)
 
@@ -146,13 +137,6 @@ class TritonBackend:
         if not call.done():
             self._ending.add(call)
             call.add_done_callback(self._ending.discard)
-
-    async def _status_of(self, call: Any) -> AutoglmError:
-        return self._translated(
-            grpc.aio.AioRpcError(
-                await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-            )
-        )
 
     def _translated(self, error: grpc.aio.AioRpcError) -> AutoglmError:
         known = from_wire_text(error.details() or "")

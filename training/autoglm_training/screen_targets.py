@@ -18,7 +18,7 @@ KINDS = ("icon", "button", "switch", "tab", "field", "row", "key", "card", "bar"
 ICONS = tuple(ICON_NAMES)
 MIN_OVERLAP_PX2 = 0.2 * TOKEN_PX * TOKEN_PX
 # Screenshots come at phone resolution and are scaled down; screens drawn at size 1 look crisper than those.
-PHONE_SCALE_SHARE = 0.3
+PHONE_SCALE_SHARE = 0.6
 PHONE_SCALES = (1.5, 2.0, 2.57, 27 / 7)
 
 
