@@ -1,6 +1,6 @@
 """The engine alone, without Triton: tokens per second by exit mode, depth and batch size, in interleaved rounds.
 
-    python benchmarks/engine.py [--checkpoint DIR] [--batch 1 8 16] [--rounds 5] [--tokens 64]
+    python benchmarks/engine.py [--checkpoint DIR] [--batch 1 8 16] [--rounds 5] [--tokens 64] [--threads N]
 
 Every round runs every setting once, so that whatever else the machine does falls on all of them alike; medians and the
 ratio to full depth are printed, then one JSON line. Lossless answers are compared with full depth's, token by token.
@@ -116,8 +116,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, help="default: one per core")
     args = parser.parse_args()
-    service = DecoderService.from_checkpoint(args.checkpoint, EngineOptions(device="cpu", prefix_cache=False))
+    options = EngineOptions(device="cpu", prefix_cache=False, threads=args.threads)
+    service = DecoderService.from_checkpoint(args.checkpoint, options)
     num_layers = service.config.text.num_layers
     settings = [
         Setting(name="full", exit_mode=ExitMode.FIXED, depth=num_layers),

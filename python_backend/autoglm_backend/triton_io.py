@@ -15,7 +15,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
 from numpy.typing import NDArray
 
-from autoglm_protocol.errors import AutoglmError, InternalError, from_wire_text, wire_text
+from autoglm_protocol.errors import AutoglmError, InternalError, UnavailableError, from_wire_text, wire_text
 from autoglm_protocol.tensors import ModelContract, Tensors
 
 Request = Any
@@ -258,5 +258,7 @@ def _error_of(response: Response, contract: ModelContract) -> AutoglmError:
     error = from_wire_text(text)
     if error is None:
         log_error(f"model {contract.model} failed: {text}")
+        if "is not healthy" in text:  # Triton's word for a process that has stopped or died
+            return UnavailableError("a model of the server does not answer")
         return InternalError("a model of the server failed")
     return error

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from autoglm_backend.launcher import libpython
-from autoglm_backend.launcher.backend_folder import SPIN_COUNT, make_backend_folder, triton_environment, usable_cpus
+from autoglm_backend.launcher.backend_folder import SPIN_COUNT, make_backend_folder, triton_environment
 from autoglm_backend.launcher.errors import LaunchError
 from autoglm_backend.launcher.triton_binary import find_triton
 
@@ -69,10 +69,3 @@ def test_the_callers_library_path_and_thread_count_are_kept(tmp_path: Path):
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["GOMP_SPINCOUNT"] == SPIN_COUNT
     assert environment["HOME"] == "/h"
-
-
-@pytest.mark.parametrize(("limit", "cpus"), [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", None)])
-def test_a_containers_quota_bounds_the_threads(tmp_path: Path, limit: str, cpus: int | None):
-    (tmp_path / "cpu.max").write_text(limit)
-
-    assert usable_cpus(tmp_path) == (cpus or len(os.sched_getaffinity(0)))

@@ -54,11 +54,14 @@ def test_a_token_has_the_same_product_alone_and_among_others(dtype: torch.dtype)
 
 @DTYPES
 def test_threads_do_not_change_a_product(dtype: torch.dtype) -> None:
-    weight_NK, x_TK = normal(200, 96, dtype=dtype), normal(4, 96, seed=2, dtype=dtype)
-    with threads(1):
-        alone = StreamedLinear(weight_NK, None)(x_TK)
-    with threads(2):
-        assert torch.equal(StreamedLinear(weight_NK, None)(x_TK), alone)
+    """The team's size changes while requests run."""
+    linear = StreamedLinear(normal(200, 96, dtype=dtype), None)
+    for tokens in (1, 4, 40):
+        x_TK = normal(tokens, 96, seed=2, dtype=dtype)
+        with threads(1):
+            alone = linear(x_TK)
+        with threads(2):
+            assert torch.equal(linear(x_TK), alone)
 
 
 @DTYPES

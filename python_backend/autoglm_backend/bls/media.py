@@ -6,7 +6,6 @@ Nothing is decoded for an item whose embeddings the cache already has.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from PIL import Image
 
 from autoglm_backend.bls.embedding_cache import EmbeddedMedia, EmbeddingCache
 from autoglm_backend.bls.stages import Stages
+from autoglm_backend.cpus import usable_cpus
 from autoglm_backend.models.config import SpeechConfig
 from autoglm_backend.preprocess.audio import SAMPLE_RATE, decode_audio, log_mel
 from autoglm_backend.preprocess.image import ImageProcessorConfig, preprocess_image
@@ -52,7 +52,7 @@ class MediaReader:
         self._cache = cache
         self._speech_salt = repr(speech).encode()
         # Many large files at once would fill the memory with pixels, and keep gateway and decoder from the cores.
-        self._decoding = threading.Semaphore(max(1, len(os.sched_getaffinity(0)) // 2))
+        self._decoding = threading.Semaphore(max(1, usable_cpus() // 2))
 
     def read_image(self, part: ImagePart, options: ChatOptions, where: str) -> PreparedMedia:
         """Raises InvalidRequestError naming `where` or the pixel limit."""

@@ -6,12 +6,12 @@ The engine never waits for a message, and messages never outrun what the relay i
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable
 from typing import Protocol
 
+from autoglm_backend.cpus import usable_cpus
 from autoglm_protocol.events import Cancelled, Failed, Finished, StreamEvent, TokenDelta
 
 
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class EventWriter:
     def __init__(self, *, max_messages_per_s: float | None = None) -> None:
         # None: what this machine's cores can spare.
-        cores = os.cpu_count() or 1
+        cores = usable_cpus()
         self._interval_s = 1.0 / (max_messages_per_s or min(MAX_MESSAGES_PER_S, MESSAGES_PER_CORE_S * cores))
         self._easy_interval_s = max(self._interval_s, 1.0 / (EASY_MESSAGES_PER_CORE_S * cores))
         self._due: dict[Outlet, list[StreamEvent]] = {}

@@ -51,6 +51,7 @@ class Engine:
         think_ids: tuple[int, int] | None = None,
         shadows: ShadowChecks | None = None,
         profiler: StepProfiler | None = None,
+        before_step: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # think_ids: the ids of <think> and </think>; None for a tokenizer without them (no reasoning budget then).
@@ -63,6 +64,7 @@ class Engine:
         self._think_ids = think_ids
         self._shadows = shadows
         self._profiler = profiler or StepProfiler()
+        self._before_step = before_step
         self._clock = clock
         self._live: dict[str, LiveRequest] = {}
         self._inbox: list[tuple[EngineRequest, Emit]] = []
@@ -156,6 +158,7 @@ class Engine:
                     self._end(tag, Cancelled(usage=live.usage(), dynamic_graph=live.dynamic_graph()))
             has_work = self._scheduler.has_work
             if has_work:
+                self._before_step()
                 with mark("step"):
                     self._step()
             self._profiler.turn(int(has_work))

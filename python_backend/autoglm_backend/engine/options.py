@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from autoglm_backend.cpus import usable_cpus
 from autoglm_backend.profiles import DTYPES, QUANTIZATIONS
 
 _COUNTS = (
@@ -50,7 +50,7 @@ class EngineOptions:
     max_model_len: int | None = None
     """Context limit in tokens; None is the checkpoint's."""
     threads: int | None = None
-    """Torch threads of the decoder process; None is one per core."""
+    """Torch threads of the decoder process; None is one per CPU that the process may use."""
     cuda_graphs: bool = True
     """Replay captured graphs for small steps; on one GPU only (engine/graphs.py)."""
     sparse_prefill: int | None = None
@@ -87,7 +87,7 @@ class EngineOptions:
 
     @property
     def num_threads(self) -> int:
-        return self.threads or os.cpu_count() or 1
+        return self.threads or usable_cpus()
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> EngineOptions:

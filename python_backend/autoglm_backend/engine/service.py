@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from autoglm_backend.cpus import CpuMeter
 from autoglm_backend.engine.admission import Admission
 from autoglm_backend.engine.block_manager import BlockManager
 from autoglm_backend.engine.certified import CertifiedOffer, certified_offer, shadow_checks
@@ -26,6 +27,7 @@ from autoglm_backend.engine.sequence import Emit, segment_spans
 from autoglm_backend.engine.spans import Spans
 from autoglm_backend.engine.speculation import DraftController
 from autoglm_backend.engine.stats import EngineStats
+from autoglm_backend.engine.team_size import TeamSize
 from autoglm_backend.engine.tensor_parallel import WorkerGroup, rank_threads, start_group
 from autoglm_backend.engine.wording import Wording
 from autoglm_backend.models.attention_window import load_window_offer
@@ -154,6 +156,9 @@ class DecoderService:
         if group is not None:
             group.await_loaded()
             decoder.prepared = group.spans(decoder.prepared or decoder.run_layers)
+        # Ranks of a tensor-parallel decoder wait for each other anyway, and share the CPUs already.
+        is_team = device.type == "cpu" and group is None
+        team = TeamSize(options.num_threads if is_team else 1, read=CpuMeter().read, resize=torch.set_num_threads)
         engine = Engine(
             ModelRunner(Spans(decoder, cache, segments), heads),
             blocks,
@@ -163,6 +168,7 @@ class DecoderService:
             think_ids=think_ids,
             shadows=shadow_checks(offer, checkpoint_dir, config, options.shadow_share) if offer else None,
             profiler=StepProfiler(on_cuda=device.type == "cuda"),
+            before_step=team.turn,
         )
         engine.start()
         context_tokens = min(config.text.max_positions, options.kv_cache_tokens)

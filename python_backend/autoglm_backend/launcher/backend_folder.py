@@ -10,6 +10,7 @@ from pathlib import Path
 
 import autoglm_backend
 import autoglm_protocol
+from autoglm_backend.cpus import usable_cpus
 from autoglm_backend.launcher.triton_binary import TritonInstallation
 
 SITE_PACKAGES_VARIABLE = "AUTOGLM_SITE_PACKAGES"
@@ -55,14 +56,3 @@ def package_folders() -> tuple[str, ...]:
     """Where this process finds its packages: the environment's site-packages, then our own source folders."""
     sources = (str(Path(package.__path__[0]).parent) for package in (autoglm_protocol, autoglm_backend))
     return tuple(dict.fromkeys((*site.getsitepackages(), *sources)))
-
-
-def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that this process may use at once: its affinity, and its container's quota (cgroup v2)."""
-    cpus = len(os.sched_getaffinity(0))
-    limit = cgroup / "cpu.max"
-    if limit.is_file():
-        quota, period = limit.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus

@@ -29,7 +29,7 @@ from autoglm_backend.models.cpu_kernels import (
     rotate_and_store,
     wide,
 )
-from autoglm_backend.models.cpu_threads import part_of, team_of
+from autoglm_backend.models.cpu_threads import ALONE, part_of, together
 
 PARALLEL_FROM = 4096
 """Query heads times keys from which a second thread is worth waking, about 10 microseconds of work."""
@@ -188,7 +188,7 @@ class PagedReader:
         self._slots_T = slots_T
         self._kept = (lengths_T, rows_T, blocks_BN, first_T, count_T)  # the kernel reads them by address
         is_long = int(lengths_T.sum()) * shape.heads >= PARALLEL_FROM
-        self._team = team_of(torch.get_num_threads() if is_long else 1)
+        self._team = together() if is_long else ALONE
         self._arguments = np.array(
             [
                 *(0, 0, 0, 0),

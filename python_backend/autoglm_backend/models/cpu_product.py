@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autoglm_backend.models.cpu_kernels import BYTES, F32, INLINE, kind_of, narrow, pointer_at, quantize_rows, wide
 from autoglm_backend.models.cpu_linear import PackedLinear
-from autoglm_backend.models.cpu_threads import part_of, team_of
+from autoglm_backend.models.cpu_threads import part_of, together
 from autoglm_backend.models.cpu_tiles import PACKED_OUTPUTS, TILE_ROWS, tile
 
 FEW_TOKENS = {torch.float32: 16, torch.bfloat16: 4, torch.int8: 16}
@@ -125,7 +125,7 @@ class FewTokens:
         self, kernel: int, packed: Tensor, inputs: int, outputs: int, bias_N: Tensor | None, *more: Tensor
     ) -> None:
         self._kept = (packed, bias_N, more)  # the kernel reads them by address
-        self._team = team_of(torch.get_num_threads())
+        self._team = together()
         self._arguments = np.array(
             [
                 *(0, 0, _address_of(packed), 0, inputs, outputs),

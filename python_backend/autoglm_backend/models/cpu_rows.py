@@ -15,7 +15,7 @@ from numba.np.numpy_support import carray
 
 from autoglm_backend.models import cpu_kernels
 from autoglm_backend.models.cpu_kernels import kind_of, pointer_at
-from autoglm_backend.models.cpu_threads import part_of, team_of
+from autoglm_backend.models.cpu_threads import ALONE, part_of, together
 
 MANY_TOKENS = 32
 """From so many tokens a second thread is worth the call."""
@@ -62,7 +62,7 @@ class RowKernels:
 
     def __init__(self, dtype: torch.dtype, tokens: int, eps: float) -> None:
         self._rms_norm, self._add_normed, self._silu_gate = _compiled(dtype)
-        self._team = team_of(torch.get_num_threads() if tokens >= MANY_TOKENS else 1)
+        self._team = together() if tokens >= MANY_TOKENS else ALONE
         self._tokens = tokens
         self._eps_1 = np.array([eps])
 

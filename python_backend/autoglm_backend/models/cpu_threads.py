@@ -46,12 +46,15 @@ class Team:
     num_threads: int = 0
 
 
+ALONE = Team(run=lambda kernel, arguments: _CALL(kernel)(arguments))
+
+
 @cache
-def team_of(threads: int) -> Team:
-    """The calling thread with so many in all; alone where torch brings another OpenMP than libgomp."""
-    library = _libgomp() if threads > 1 else None
+def together() -> Team:
+    """As many as `torch.set_num_threads` said last in the calling thread; one where torch brings another OpenMP."""
+    library = _libgomp()
     if library is None:
-        return Team(run=lambda kernel, arguments: _CALL(kernel)(arguments))
+        return ALONE
     parallel = library.GOMP_parallel
     parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     parallel.restype = None
@@ -60,7 +63,7 @@ def team_of(threads: int) -> Team:
         return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
 
     return Team(
-        run=lambda kernel, arguments: parallel(kernel, arguments, threads, 0),
+        run=lambda kernel, arguments: parallel(kernel, arguments, 0, 0),
         thread_num=address("omp_get_thread_num"),
         num_threads=address("omp_get_num_threads"),
     )
