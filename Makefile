@@ -12,6 +12,7 @@ setup: ## everything that the tests and checks need, into .venv
 serve: ## serve the default checkpoint; ARGS='--port 9000' passes options
 	@./run_autoglm_server.sh $(ARGS)
 
+test: export OMP_NUM_THREADS ?= 1
 test: setup ## all tests, those on the real Triton binary included; ARGS='-k launcher' selects
 	$(PYTHON) -m pytest -m "not gpu" $(ARGS)
 

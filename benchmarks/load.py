@@ -7,6 +7,7 @@
 With a URL: any server that speaks /v1/chat/completions. Open loop means that a request is sent when its time has come,
 however slow the server is, and its times count from then: a server that falls behind cannot hide it. Without a URL:
 the comparison of load_compare.py, on servers that it starts. Progress goes to stderr; then a table and one JSON line.
+The exit status is 1 where nothing was answered.
 """
 
 from __future__ import annotations
@@ -200,6 +201,9 @@ def main() -> int:
     print_table(figures)
     pace_said = {"rate": args.rate} if args.rate is not None else {"concurrency": args.concurrency}
     print(json.dumps({"benchmark": "load", "url": args.url, **pace_said, "seed": args.seed, **figures}))
+    if figures["requests"] == sum(figures["errors"].values()):
+        print("no request was answered", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -9,43 +9,36 @@ load.py needs no Locust and adds open-loop arrivals and goodput.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 from locust import HttpUser, between, task
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-MODEL = "autoglm-phone-9b"
+from phone_requests import phone_requests
 
 
 class PhoneAgent(HttpUser):
     wait_time = between(0.5, 2.0)
 
     def on_start(self) -> None:
-        picture = base64.b64encode((EXAMPLES / "settings.png").read_bytes()).decode()
-        self.picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
+        self.requests = phone_requests()
         key = os.environ.get("AUTOGLM_API_KEY")
         self.headers = {} if key is None else {"authorization": f"Bearer {key}"}
 
     @task(3)
     def look_at_a_screen(self) -> None:
-        self.ask("screenshot", [self.picture, {"type": "text", "text": "Open Bluetooth"}])
+        self.ask("screenshot")
 
     @task(1)
     def open_an_app(self) -> None:
-        self.ask("text", "Open WeChat")
+        self.ask("text")
 
-    def ask(self, name: str, content: Any) -> None:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 128}
+    def ask(self, name: str) -> None:
         began_s = time.perf_counter()
         is_first = True
         with self.client.post(
             "/v1/chat/completions",
-            json={**body, "stream": True},
+            json=self.requests[name],
             headers={**self.headers, "cache-control": "no-store"},
             name=name,
             stream=True,

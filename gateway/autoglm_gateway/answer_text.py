@@ -15,6 +15,12 @@ class AnswerReader:
         self._calls = None if draft.tools is None else ToolCallSplitter(draft.tools)
         self._thoughts = ReasoningSplitter() if draft.return_reasoning else None
 
+    @property
+    def held(self) -> str:
+        """The end of the text, of which nothing is certain yet."""
+        thought = "" if self._thoughts is None else self._thoughts.held
+        return thought + ("" if self._calls is None else self._calls.held)
+
     def feed(self, text: str) -> Split:
         """Nothing while a tag or the beginning of a call may still be completed."""
         if self._calls is not None:

@@ -40,7 +40,7 @@ def create_app(
     )
     status = StatusRoutes(service, metrics)
     profile = ProfileRoutes(service.backend, has_keys=keys is not None, body_timeout_s=settings.body_timeout_s)
-    app: ASGIApp = Starlette(
+    starlette = Starlette(
         routes=[
             Route("/v1/chat/completions", generate.chat_completions, methods=["POST"]),
             Route("/v1/completions", generate.completions, methods=["POST"]),
@@ -64,7 +64,9 @@ def create_app(
         ],
         exception_handlers={AutoglmError: on_autoglm_error, HTTPException: on_http_exception, Exception: on_bug},
     )
-    app = BodyBudget(app, settings.max_bodies_bytes)
+    # A redirect would name http and the inner address to a caller behind a proxy, in a body that is no error object.
+    starlette.router.redirect_slashes = False
+    app: ASGIApp = BodyBudget(starlette, settings.max_bodies_bytes)
     if keys is not None:
         app = KeyRequired(app, keys, quotas)
     # Around Starlette, not inside: its own answer to a bug must carry the request id too.

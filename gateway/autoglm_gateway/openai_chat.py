@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from autoglm_gateway import sse
 from autoglm_gateway.answer_text import AnswerReader, read_answer
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.reasoning import Split
+from autoglm_gateway.token_spans import logprob_entries
 from autoglm_protocol.chat import ToolCall
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import (
@@ -194,16 +195,5 @@ def _reason(reason: FinishReason, calls: Sequence[ToolCall]) -> str:
     return "tool_calls" if calls and reason is FinishReason.STOP else reason.value
 
 
-def _logprobs(entries: tuple[TokenLogprob, ...] | list[TokenLogprob]) -> Json:
-    content: list[Mapping[str, Any]] = [
-        {
-            "token": entry.token,
-            "logprob": entry.logprob,
-            "bytes": list(entry.raw),
-            "top_logprobs": [
-                {"token": token, "logprob": logprob, "bytes": list(raw)} for _, token, raw, logprob in entry.top
-            ],
-        }
-        for entry in entries
-    ]
-    return {"content": content, "refusal": None}
+def _logprobs(entries: Sequence[TokenLogprob]) -> Json:
+    return {"content": logprob_entries(entries), "refusal": None}

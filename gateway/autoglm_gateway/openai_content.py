@@ -70,7 +70,8 @@ class Conversation:
             told = DraftMessage(role=role, parts=tuple(read_content(message, "content", role=role)))
         parts += [*told.parts, *said]
         if not parts and not tool_calls:
-            raise InvalidRequestError(f"{message.where('content')} is missing", param=message.where("content"))
+            where = message.where("content")
+            raise InvalidRequestError(f"{where} is missing", code="missing_required_parameter", param=where)
         return replace(told, parts=tuple(parts), tool_calls=tool_calls)
 
     def called(self, calls: Iterable[ToolCall]) -> tuple[tuple[TextPart, ...], tuple[ToolCall, ...]]:
@@ -133,7 +134,7 @@ def _part(raw: Any, where: str, role: Role) -> DraftPart:
         )
     else:
         raise InvalidRequestError(
-            f"{part.where('type')} is {kind!r}, supported are text, image_url, input_audio and audio_url",
+            f"{part.where('type')} is {kind[:64]!r}, supported are {', '.join((*_TEXT_PARTS, *_MEDIA_PARTS))}",
             param=part.where("type"),
         )
     if role is not Role.USER:

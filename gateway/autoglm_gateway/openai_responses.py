@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autoglm_gateway import sse
-from autoglm_gateway.answer_text import AnswerReader, read_answer
+from autoglm_gateway.answer_text import AnswerReader
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.reasoning import Split
-from autoglm_gateway.responses_items import CallItem, Json, Named, OpenItem, new_id, output_items
+from autoglm_gateway.responses_items import CallItem, Json, Named, OpenItem, new_id
+from autoglm_gateway.token_spans import TokenSpans, logprob_entries
 from autoglm_protocol.chat import ToolCall
 from autoglm_protocol.errors import AutoglmError
 from autoglm_protocol.events import Completion, Finished, FinishReason, Started, StreamEvent, TokenDelta, Usage
@@ -18,9 +19,15 @@ from autoglm_protocol.events import Completion, Finished, FinishReason, Started,
 
 class ResponsesFormat:
     def whole(self, draft: ChatDraft, completion: Completion) -> Json:
+        """What the stream of the same answer would end with."""
         choice = completion.choices[0]
-        items = output_items(*read_answer(choice.text, draft))
-        return _completed(_head(draft), items, choice.finish_reason, completion.usage, completion.dynamic_graph)
+        text = TokenDelta(text=choice.text, token_ids=(), logprobs=tuple(choice.logprobs))
+        end = Finished(
+            finish_reason=choice.finish_reason, usage=completion.usage, dynamic_graph=completion.dynamic_graph
+        )
+        building = ResponseEvents(draft)
+        *_, (_, last) = [*building.events(text), *building.events(end)]
+        return last["response"]
 
     def stream(self, draft: ChatDraft, started: Started) -> ResponseEvents:
         return ResponseEvents(draft)
@@ -32,6 +39,7 @@ class ResponseEvents:
     def __init__(self, draft: ChatDraft) -> None:
         self._head = _head(draft)
         self._reader = AnswerReader(draft)
+        self._tokens = TokenSpans() if draft.sampling.logprobs else None
         self._sequence = 0
         self._done: list[Json] = []
         self._open: OpenItem | None = None
@@ -43,7 +51,7 @@ class ResponseEvents:
         )
 
     def of(self, event: StreamEvent) -> bytes:
-        return b"".join(self._encode(name, data) for name, data in self._events(event))
+        return b"".join(self._encode(name, data) for name, data in self.events(event))
 
     def failed(self, error: AutoglmError) -> bytes:
         return self._encode("error", {"code": error.code, "message": error.message, "param": error.param})
@@ -51,12 +59,18 @@ class ResponseEvents:
     def end(self) -> bytes:
         return b""
 
-    def _events(self, event: StreamEvent) -> Iterator[Named]:
+    def events(self, event: StreamEvent) -> Iterator[Named]:
+        """What one event of the backend becomes; a Finished ends with the complete response."""
         if isinstance(event, TokenDelta):
-            yield from self._texts(self._reader.feed(event.text))
+            if self._tokens is not None:
+                self._tokens.feed(event.text, event.logprobs or ())
+            yield from self._texts(self._reader.feed(event.text), self._reader.held)
         elif isinstance(event, Finished):
+            held = self._reader.held
             rest, calls = self._reader.finish()
-            yield from self._texts(rest)
+            # What is not a call may stand inside of it: the message of a phone's finish.
+            at = held.rfind(rest.content)
+            yield from self._texts(rest, None if at < 0 else held[at + len(rest.content) :])
             if not calls and (self._open is None or self._open.is_reasoning):
                 yield from self._turn_to(is_reasoning=False)
             yield from self._close()
@@ -64,12 +78,18 @@ class ResponseEvents:
             response = _completed(self._head, self._done, event.finish_reason, event.usage, event.dynamic_graph)
             yield f"response.{response['status']}", {"response": response}
 
-    def _texts(self, split: Split) -> Iterator[Named]:
+    def _texts(self, split: Split, behind: str | None) -> Iterator[Named]:
+        """`behind`: the text after `split.content` so far; None where that is not a piece of the text."""
         for is_reasoning, text in ((True, split.reasoning), (False, split.content)):
             if text:
                 yield from self._turn_to(is_reasoning=is_reasoning)
                 assert self._open is not None
-                yield self._open.delta(text)
+                yield self._open.delta(text, [] if is_reasoning else self._logprobs(text, behind))
+
+    def _logprobs(self, text: str, behind: str | None) -> list[Json]:
+        if self._tokens is None or behind is None:
+            return []
+        return logprob_entries(self._tokens.take(text, behind))
 
     def _turn_to(self, *, is_reasoning: bool) -> Iterator[Named]:
         if self._open is not None and self._open.is_reasoning == is_reasoning:
@@ -100,13 +120,18 @@ def _head(draft: ChatDraft) -> Json:
     return {
         "id": new_id("resp"),
         "object": "response",
+        "background": False,
+        "completed_at": None,
+        "conversation": None,
         "created_at": int(time.time()),
         "model": draft.model,
         "error": None,
         "max_output_tokens": sampling.max_tokens,
         "previous_response_id": None,
+        "service_tier": "default",
         "store": False,
         "temperature": sampling.temperature,
+        "top_logprobs": sampling.top_logprobs,
         "top_p": sampling.top_p,
         "truncation": "disabled",
         **draft.echo,
@@ -117,6 +142,7 @@ def _completed(head: Json, items: list[Json], reason: FinishReason, usage: Usage
     cut_off = reason is FinishReason.LENGTH
     return {
         **head,
+        "completed_at": None if cut_off else int(time.time()),
         "status": "incomplete" if cut_off else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut_off else None,
         "output": items,

@@ -124,6 +124,7 @@ def document() -> Json:
                         ]
                     },
                     "instructions": _TEXT,
+                    "include": {"type": "array", "items": _TEXT, "description": "message.output_text.logprobs"},
                     "max_output_tokens": {**_WHOLE, "minimum": 1},
                     "reasoning": _OBJECT,
                     "text": {**_OBJECT, "description": "format: text, json_object or json_schema"},

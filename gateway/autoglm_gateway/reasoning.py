@@ -31,19 +31,20 @@ class ReasoningSplitter:
 
     def __init__(self) -> None:
         self._state = _State.BEFORE
-        self._held: str = ""
+        self.held: str = ""
+        """Read, and neither thought nor rest yet."""
 
     def feed(self, text: str) -> Split:
         """What is certain by now; a tag that may still be completed is held back."""
-        text = self._held + text
-        self._held = ""
+        text = self.held + text
+        self.held = ""
         reasoning = ""
         if self._state is _State.BEFORE:
             start = text.lstrip()
             if start.startswith(_OPEN):
                 self._state, text = _State.THINKING, start[len(_OPEN) :]
             elif _OPEN.startswith(start):
-                self._held = text
+                self.held = text
                 return Split(reasoning="", content="")
             else:
                 self._state = _State.ANSWERING
@@ -53,13 +54,13 @@ class ReasoningSplitter:
                 self._state = _State.ANSWERING
             else:
                 keep = _overlap(reasoning)
-                self._held = reasoning[len(reasoning) - keep :]
+                self.held = reasoning[len(reasoning) - keep :]
                 reasoning = reasoning[: len(reasoning) - keep]
         return Split(reasoning=reasoning, content=text)
 
     def finish(self) -> Split:
         """What was held back, when no more text comes."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         if self._state is _State.THINKING:
             return Split(reasoning=held, content="")
         return Split(reasoning="", content=held)

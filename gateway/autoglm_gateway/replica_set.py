@@ -1,4 +1,4 @@
-"""Several backends as one: health checks, a choice per request, and one more try elsewhere before the first event."""
+"""Several backends as one: health checks, a choice per request, and one more try elsewhere before the first token."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from autoglm_gateway.backend import Backend, Profile
+from autoglm_gateway.backend import Profile
 from autoglm_gateway.balancing import Balancing, chooser
 from autoglm_gateway.discovery import Discovery
-from autoglm_gateway.replica import Replica
+from autoglm_gateway.hang_watch import HangLimits
+from autoglm_gateway.replica import Replica, Server
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import UnavailableError
-from autoglm_protocol.events import Failed, StreamEvent
+from autoglm_protocol.events import Failed, Started, StreamEvent, TokenDelta
 from autoglm_protocol.profile import ProfileBounds
 
 _log = logging.getLogger(__name__)
@@ -29,15 +30,17 @@ class ReplicaSet(Collector):
     def __init__(
         self,
         discovery: Discovery,
-        connect: Callable[[str], Backend],
+        connect: Callable[[str], Server],
         *,
         balancing: Balancing = Balancing.LEAST_OUTSTANDING,
         check_every_s: float,
+        hang_limits: HangLimits | None = None,
     ) -> None:
         self._discovery = discovery
         self._connect = connect
         self._choose = chooser(balancing)
         self._check_every_s = check_every_s
+        self._hang_limits = hang_limits
         self._replicas: dict[str, Replica] = {}
         self._leaving: set[Replica] = set()
         self._checking: asyncio.Task[None] | None = None
@@ -56,6 +59,7 @@ class ReplicaSet(Collector):
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         tried: set[Replica] = set()
         refusal = Failed(error=UnavailableError("no model server is ready"))
+        has_started = has_token = False
         while True:
             usable = [replica for replica in await self._usable() if replica not in tried]
             if not usable:
@@ -65,19 +69,23 @@ class ReplicaSet(Collector):
             tried.add(replica)
             with replica.request():
                 async with aclosing(replica.backend.generate(request)) as events:
-                    first = await anext(events)
-                    if isinstance(first, Failed) and isinstance(first.error, UnavailableError):
-                        replica.failed()
-                        self._num_retries += 1
-                        refusal = first
-                        continue
-                    replica.succeeded()
-                    yield first
                     async for event in events:
                         if isinstance(event, Failed) and isinstance(event.error, UnavailableError):
                             replica.failed()
+                            if not has_token:
+                                self._num_retries += 1
+                                refusal = event
+                                break
+                        else:
+                            replica.succeeded()
+                        if isinstance(event, Started):
+                            if has_started:
+                                continue  # the caller has the first try's
+                            has_started = True
+                        has_token = has_token or isinstance(event, TokenDelta)
                         yield event
-                    return
+                    else:
+                        return
 
     async def ready(self) -> bool:
         return bool(await self._usable())
@@ -95,19 +103,23 @@ class ReplicaSet(Collector):
                 task.cancel()
                 await asyncio.wait((task,))
         for replica in (*self._replicas.values(), *self._leaving):
-            await replica.backend.close()
+            await replica.close()
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("autoglm_gateway_replica_up", "Whether a Triton takes work.", labels=["triton"])
         outstanding = GaugeMetricFamily(
             "autoglm_gateway_replica_outstanding", "Requests that a Triton works on.", labels=["triton"]
         )
+        hung = GaugeMetricFamily(
+            "autoglm_gateway_replica_hung", "Whether a Triton says it is ready and does not answer.", labels=["triton"]
+        )
         for replica in self._replicas.values():
             up.add_metric([replica.address], float(replica.is_usable))
+            hung.add_metric([replica.address], float(replica.watch.is_hung))
             outstanding.add_metric([replica.address], replica.outstanding)
         retries = CounterMetricFamily("autoglm_gateway_retries", "Requests sent to one more Triton.")
         retries.add_metric([], self._num_retries)
-        yield from (up, outstanding, retries)
+        yield from (up, hung, outstanding, retries)
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -134,7 +146,7 @@ class ReplicaSet(Collector):
         addresses = await self._discovery.addresses()
         for address in addresses:
             if address not in self._replicas:
-                self._replicas[address] = Replica(address, self._connect(address))
+                self._replicas[address] = Replica(address, self._connect(address), hang_limits=self._hang_limits)
         for address in self._replicas.keys() - set(addresses):
             _log.info("Triton is gone from discovery", extra={"triton": address})
             self._leaving.add(self._replicas.pop(address))
@@ -145,4 +157,4 @@ class ReplicaSet(Collector):
                 _log.info("Triton changed", extra={"triton": replica.address, "healthy": replica.is_healthy})
         for replica in [replica for replica in self._leaving if replica.outstanding == 0]:
             self._leaving.discard(replica)
-            await replica.backend.close()
+            await replica.close()

@@ -8,6 +8,7 @@ from typing import Any
 from autoglm_gateway.answer_format import read_format
 from autoglm_gateway.draft import ChatDraft, DraftMessage
 from autoglm_gateway.json_fields import JsonFields
+from autoglm_gateway.openai_fields import HARMLESS_VALUES
 from autoglm_gateway.openai_schema import offering, read_settings, refuse_unsupported
 from autoglm_gateway.responses_input import read_input
 from autoglm_gateway.tools import read_tools
@@ -15,20 +16,45 @@ from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.grammar import Grammar
 
+_PLATFORM = ("max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
+"""True of any answer, or about tools that OpenAI runs itself: accepted and repeated."""
 _KNOWN = frozenset(
-    ("input", "instructions", "max_output_tokens", "reasoning", "text", "truncation", "include", "stream_options")
+    (
+        *_PLATFORM,
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "prompt_cache_options",
+        "reasoning",
+        "stream_options",
+        "text",
+        "truncation",
+    )
 )
-_REFUSED = (
-    "background",
-    "conversation",
-    "logprobs",
-    "max_tool_calls",
-    "previous_response_id",
-    "prompt",
-    "top_logprobs",
+_LOGPROBS = "message.output_text.logprobs"
+_NOTHING_STORED = ": it stores nothing, send the conversation's items again as input"
+_REFUSED = {
+    "background": "",
+    "context_management": "",
+    "conversation": _NOTHING_STORED,
+    "logprobs": f": ask for them with include: ['{_LOGPROBS}']",
+    "moderation": "",
+    "previous_response_id": _NOTHING_STORED,
+    "prompt": "",
+}
+"""With what to do instead."""
+_INCLUDED = (
+    _LOGPROBS,
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
 )
-_INCLUDED = ("reasoning.encrypted_content",)
-"""Asked for by clients that keep their own history, which they then send as it came."""
+"""All but the first are about items that no answer here has: thoughts come openly, OpenAI's tools do not run."""
 
 
 def parse_response(body: Any, *, features: frozenset[str]) -> ChatDraft:
@@ -36,6 +62,9 @@ def parse_response(body: Any, *, features: frozenset[str]) -> ChatDraft:
     fields = JsonFields(body)
     model = fields.required_text("model")
     _refuse(fields)
+    logprobs = _asks_for_logprobs(fields)
+    if logprobs is not None and "logprobs" not in features:
+        raise _unsupported(logprobs)
     given = _as_chat(fields)
     tools = read_tools(given, is_flat=True)
     settings = read_settings(given, features=features, known=_KNOWN)
@@ -44,9 +73,9 @@ def parse_response(body: Any, *, features: frozenset[str]) -> ChatDraft:
 
 
 def _refuse(fields: JsonFields) -> None:
-    for name in _REFUSED:
+    for name, instead in _REFUSED.items():
         if fields.raw.get(name):
-            raise _unsupported(name)
+            raise _unsupported(name, instead)
     if fields.raw.get("truncation") not in (None, "disabled"):
         raise _unsupported("truncation")
     if fields.raw.get("n") not in (None, 1):
@@ -54,10 +83,26 @@ def _refuse(fields: JsonFields) -> None:
     for index, name in enumerate(fields.items("include") or []):
         if name not in _INCLUDED:
             raise _unsupported(f"include[{index}]")
+    text = fields.section("text")
+    if text is not None and text.raw.get("verbosity") not in (None, *HARMLESS_VALUES["verbosity"]):
+        raise _unsupported("text.verbosity")
+    limit = fields.integer("max_tool_calls")
+    if limit is not None and limit < 1:
+        raise InvalidRequestError(f"max_tool_calls is {limit}, must be at least 1", param="max_tool_calls")
+    fields.section("metadata")
 
 
-def _unsupported(name: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{name} is not supported by this server", code="unsupported_parameter", param=name)
+def _asks_for_logprobs(fields: JsonFields) -> str | None:
+    """The field that does."""
+    if fields.integer("top_logprobs"):
+        return "top_logprobs"
+    return "include" if _LOGPROBS in (fields.items("include") or []) else None
+
+
+def _unsupported(name: str, instead: str = "") -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{name} is not supported by this server{instead}", code="unsupported_parameter", param=name
+    )
 
 
 def _as_chat(fields: JsonFields) -> JsonFields:
@@ -74,6 +119,10 @@ def _as_chat(fields: JsonFields) -> JsonFields:
     reasoning = fields.section("reasoning")
     if reasoning is not None and reasoning.text("effort") is not None:
         raw["reasoning_effort"] = reasoning.text("effort")
+    if reasoning is not None and reasoning.text("summary") is not None and raw.get("return_reasoning") is None:
+        raw["return_reasoning"] = True  # there is no summary: who wants one gets the thought itself
+    if _asks_for_logprobs(fields):
+        raw["logprobs"] = True
     grammar = _grammar(fields)
     if grammar is not None:
         raw["grammar"] = grammar.to_json()
@@ -104,7 +153,7 @@ def _echo(fields: JsonFields) -> dict[str, Any]:
         "reasoning": {"effort": None, "summary": None},
         "tool_choice": "auto",
         "tools": [],
-        "user": None,
+        **dict.fromkeys(_PLATFORM),
     }
     asked |= {name: fields.raw[name] for name in asked if fields.raw.get(name) is not None}
     return asked | {"text": {"format": {"type": "text"}, **shape}}

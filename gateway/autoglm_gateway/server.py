@@ -133,6 +133,7 @@ def _backend(settings: Settings, metrics: Metrics, tracing: Tracing, turns: Turn
         partial(TritonBackend, tracing=tracing, turns=turns),
         balancing=Balancing(settings.balancing),
         check_every_s=settings.check_every_s,
+        hang_limits=settings.hang,
     )
     metrics.registry.register(replicas)
     replicas.start()

@@ -17,6 +17,7 @@ from typing import Any, cast
 from autoglm_gateway.admission import AdmissionLimits
 from autoglm_gateway.balancing import Balancing
 from autoglm_gateway.fake_backend import FakeKnobs
+from autoglm_gateway.hang_watch import HangLimits
 from autoglm_gateway.media import MediaLimits
 from autoglm_gateway.option import option
 from autoglm_gateway.redis_link import RedisOptions
@@ -59,6 +60,7 @@ class Settings:
     log_level: str = option("info", "debug, info, warning or error")
     log_prompts: bool = option(False, "write the text of every request to the log")
     fake: bool = option(False, "answer from a deterministic fake instead of Triton")
+    hang: HangLimits = field(default_factory=HangLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     media: MediaLimits = field(default_factory=MediaLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)

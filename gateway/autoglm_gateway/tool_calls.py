@@ -43,20 +43,21 @@ class ToolCallSplitter:
             *((_CALL_MARK,) if tools.functions else ()),
             *(("{",) if forced_json else ()),
         )
-        self._held = ""
+        self.held = ""
+        """Read, and perhaps part of a call."""
         self._state = self._before
 
     def feed(self, text: str) -> str:
         """The text that is certainly no call."""
-        self._held += text
+        self.held += text
         return self._state()
 
     def finish(self) -> Reading:
         """What the rest is, when no more text comes."""
-        return read_calls(self._held, self._tools)
+        return read_calls(self.held, self._tools)
 
     def _before(self) -> str:
-        start = self._held.lstrip()
+        start = self.held.lstrip()
         if start.startswith(_THINK):
             self._state = self._thinking
         elif _THINK.startswith(start):
@@ -66,17 +67,17 @@ class ToolCallSplitter:
         return self._state()
 
     def _thinking(self) -> str:
-        thought, tag, rest = self._held.partition(_END_OF_THOUGHT)
+        thought, tag, rest = self.held.partition(_END_OF_THOUGHT)
         if not tag:
-            return self._pass_on(len(self._held) - _overlap(self._held, (_END_OF_THOUGHT,)))
-        self._held = rest
+            return self._pass_on(len(self.held) - _overlap(self.held, (_END_OF_THOUGHT,)))
+        self.held = rest
         self._state = self._answering
         return thought + tag + self._answering()
 
     def _answering(self) -> str:
-        found = [at for at in map(self._held.find, self._marks) if at >= 0]
+        found = [at for at in map(self.held.find, self._marks) if at >= 0]
         if not found:
-            return self._pass_on(len(self._held) - _overlap(self._held, self._marks))
+            return self._pass_on(len(self.held) - _overlap(self.held, self._marks))
         self._state = self._calling
         return self._pass_on(min(found))
 
@@ -84,7 +85,7 @@ class ToolCallSplitter:
         return ""
 
     def _pass_on(self, length: int) -> str:
-        text, self._held = self._held[:length], self._held[length:]
+        text, self.held = self.held[:length], self.held[length:]
         return text
 
 

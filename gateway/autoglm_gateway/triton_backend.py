@@ -6,6 +6,7 @@ arrive without its copies, and cancelling a call is the call's own method.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
@@ -65,12 +66,14 @@ class TritonBackend:
         self._features: frozenset[str] | None = None
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
-        # Not the stub's. Requests come as bytes, and each call asks once: one message and the half-close leave together.
+        # Not the stub's. Requests come as bytes, and each call asks once: message and half-close leave together.
         # Written apart, a server that aborts meanwhile makes grpc.aio report INTERNAL in place of the status it sent.
         self._stream_infer: Any = self._channel.unary_stream(
             _STREAM_INFER, response_deserializer=pb.ModelStreamInferResponse.FromString
         )
         self._ending: set[Any] = set()
+        self._answering: dict[Any, AutoglmError | None] = {}
+        """Calls in flight, with what `give_up` said of them."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -81,6 +84,7 @@ class TritonBackend:
         make = partial(chat_message, request, trace=current_trace(), return_steps=is_traced())
         asked = await self._turns.run(make, sum(len(medium.data) for medium in (*request.images, *request.audios)))
         call = self._stream_infer(asked)
+        self._answering[call] = None
         is_over = False
         sent_ns = time.time_ns()
         try:
@@ -95,11 +99,24 @@ class TritonBackend:
         except grpc.aio.AioRpcError as error:
             is_over = True
             yield Failed(error=self._translated(error))
+        except asyncio.CancelledError:
+            given_up = self._answering[call]
+            if given_up is None:
+                raise
+            is_over = True
+            yield Failed(error=given_up)
         finally:
+            del self._answering[call]
             if is_over:
                 self._let_end(call)
             else:
                 call.cancel()
+
+    def give_up(self, error: AutoglmError) -> None:
+        """End every request in flight in Failed(error)."""
+        for call in self._answering:
+            self._answering[call] = error
+            call.cancel()
 
     async def ready(self) -> bool:
         try:

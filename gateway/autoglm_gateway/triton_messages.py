@@ -60,6 +60,8 @@ def model_error(text: str) -> AutoglmError:
     if known is not None:
         return known
     _log.warning("Triton refused or failed", extra={"details": text[:2000]})
+    if "is not healthy" in text:  # its process has stopped or died
+        return UnavailableError("the model does not answer")
     if "unknown model" in text or "is not ready" in text or "unavailable" in text.lower():
         return UnavailableError("the model is not ready")
     return InternalError("the model server failed")

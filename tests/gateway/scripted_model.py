@@ -2,7 +2,8 @@
 """A Triton model with the contract of autoglm_phone that does what the last message's text says.
 
 `say TEXT` answers with TEXT, a delta per character; `refuse` is refused with a field; `fail N` breaks after N deltas;
-`stall` sends one delta and then waits to be cancelled; `load N` sends N deltas as fast as it can.
+`stall` sends one delta and then waits to be cancelled; `load N` sends N deltas as fast as it can; `hang FIFO` keeps
+every request waiting until somebody has written to that pipe. Any other text is answered with one delta.
 """
 
 import json
@@ -32,6 +33,7 @@ class TritonPythonModel:
         self.usage_family = usage
         self.usage = usage.Metric(labels={})
         self.usage.set(0.25)
+        self.gate = threading.Lock()
 
     def execute(self, requests):
         for request in requests:
@@ -60,6 +62,10 @@ class TritonPythonModel:
         verb, _, rest = chat.messages[-1].text.partition(" ")
         if verb == "refuse":
             raise InvalidRequestError("depth is 7, must be 6 or 12", param="depth")
+        with self.gate:
+            if verb == "hang":
+                with open(rest, "rb") as pipe:
+                    pipe.read()
         usage = Usage(prompt_tokens=10, image_tokens=sum(len(image.data) for image in chat.images))
         graph = {"depth": 6, "request_id": chat.request_id, **json.loads(request.parameters() or "{}")}
         yield Started(usage=usage, dynamic_graph=graph)
@@ -72,7 +78,7 @@ class TritonPythonModel:
             self.cancelled.increment(1)
             yield Cancelled()
             return
-        deltas = rest if verb == "say" else "a" * int(rest)
+        deltas = rest if verb == "say" else "a" * (int(rest) if rest.isdigit() else 1)
         for character in deltas:
             count += 1
             yield TokenDelta(text=character, token_ids=(count,))

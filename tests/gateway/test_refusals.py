@@ -121,6 +121,10 @@ def test_an_unknown_route_and_a_wrong_method_have_the_same_shape(gateway: Gatewa
     assert refusal(httpx.get(f"http://{gateway.http}{CHAT}"), 405)["code"] == "method_not_allowed"
 
 
+def test_a_slash_too_many_is_no_redirect(gateway: Gateway):
+    assert refusal(post(gateway, chat_body(), f"{CHAT}/"), 404)["code"] == "not_found"
+
+
 def test_a_body_above_the_limit_is_refused_by_its_header_and_by_its_length():
     """Check 34."""
     with running_gateway("--fake", "--max-body-bytes", "1000") as gateway:

@@ -19,7 +19,7 @@ from autoglm_gateway.fake_backend import FakeBackend, FakeKnobs
 from autoglm_gateway.replica import FAILURES_TO_OPEN, OPEN_S, Replica
 from autoglm_gateway.replica_set import ReplicaSet
 from autoglm_protocol.chat import ChatRequest, ImagePart, Message, Role, TextPart
-from autoglm_protocol.errors import InternalError, UnavailableError
+from autoglm_protocol.errors import AutoglmError, InternalError, UnavailableError
 from autoglm_protocol.events import Failed, Finished, Started, StreamEvent
 
 
@@ -34,6 +34,9 @@ class ScriptedBackend(FakeBackend):
 
     async def ready(self) -> bool:
         return self.is_ready
+
+    def give_up(self, error: AutoglmError) -> None:
+        pass
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         self.count += 1

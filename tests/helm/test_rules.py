@@ -22,10 +22,10 @@ HPA = 'namespace="ai",horizontalpodautoscaler="keda-hpa-phone-autoglm-phone-trit
 Series = dict[str, str]
 
 
-def up(value: int, release: str = RELEASE) -> Series:
+def up(value: int, release: str = RELEASE, what: str = "up") -> Series:
     """Two gateways that see one Triton."""
     return {
-        f'autoglm_gateway_replica_up{{{release},pod="{pod}",triton="10.0.0.1:8001"}}': f"{value}x90" for pod in "ab"
+        f'autoglm_gateway_replica_{what}{{{release},pod="{pod}",triton="10.0.0.1:8001"}}': f"{value}x90" for pod in "ab"
     }
 
 
@@ -88,6 +88,7 @@ CASES: dict[str, tuple[Series, Series]] = {
     "AutoglmDrainTooShort": (failures("server_is_shutting_down", 1), failures("server_is_shutting_down", 0)),
     "AutoglmNoTritonReady": (up(0), up(1)),
     "AutoglmTritonDown": (up(0), up(1)),
+    "AutoglmTritonHung": (up(1, what="hung"), up(0, what="hung")),
     "AutoglmGatewayMissing": (
         {f"vllm:num_requests_running{{{OTHER}}}": "0x90"},
         {f"vllm:num_requests_running{{{RELEASE}}}": "0x90"},

@@ -90,7 +90,8 @@ def test_a_triton_that_is_killed_costs_no_request_and_none_left_is_an_honest_503
 
 
 def test_the_breaker_spares_a_server_that_says_it_is_ready_and_is_not(triton: Triton) -> None:
-    options = ("--check-every-s", "0.02", "--balancing", "round_robin", "--triton-metrics", "")
+    # Without the watch for servers that hang: it would not use this one again before it has answered a probe.
+    options = ("--check-every-s", "0.02", "--balancing", "round_robin", "--triton-metrics", "", "--hang-after-s", "0")
     with (
         unreachable() as (servicer, address),
         running_gateway("--triton-grpc", f"{address},{triton.grpc}", *options) as gateway,
