@@ -39,7 +39,7 @@ def eager_tables(tables: SegmentTables, block_tokens: int, device: torch.device,
         decode_tokens_B=torch.from_numpy(tokens_B).to(device) if len(tokens_B) else None,
         decode_blocks_BN=torch.from_numpy(tables.blocks_BN[rows_B, :num_blocks]).to(device),
         decode_mask_B11L=mask_BL[:, None, None],
-        prefills=tables.long_rows(2, block_tokens, device),
+        prefills=tables.long_rows(block_tokens, device),
     )
 
 

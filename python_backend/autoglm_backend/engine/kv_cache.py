@@ -26,9 +26,6 @@ from autoglm_backend.models.config import TextConfig
 if TYPE_CHECKING:
     from autoglm_backend.models.cpu_attention import PagedReader
 
-LONG_ROW_TOKENS = 32
-"""From so many tokens of one row on, torch's attention beats the CPU kernel (measured: 3x at 32 and at 2,048)."""
-
 
 class KVCache:
     """One key and one value tensor per layer, [num_blocks, S, G, d]."""
@@ -117,12 +114,12 @@ class SegmentTables:
         first_T = sinks_B[self.row_T]
         return first_T, np.maximum(self.position_T + 1 - tokens_B[self.row_T] - first_T, 0)
 
-    def long_rows(self, shortest: int, block_tokens: int, device: torch.device) -> list[LongRow]:
-        """The rows of `shortest` tokens and more."""
+    def long_rows(self, block_tokens: int, device: torch.device) -> list[LongRow]:
+        """The rows of several tokens."""
         found: list[LongRow] = []
         at = 0
         for row, blocks_N in zip(self.rows, self.blocks_BN, strict=True):
-            if row.num_tokens >= shortest:
+            if row.num_tokens > 1:
                 blocks = torch.from_numpy(blocks_N[: -(-row.stop // block_tokens)]).to(device)
                 tokens = slice(at, at + row.num_tokens)
                 found.append(
@@ -224,12 +221,12 @@ class PagedAttention:
     def fused(self, layer: int, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor) -> None:
         """Rotate qkv [T, (H + 2G) * d] in place, store its keys and values, attend: out [T, H * d].
 
-        Long rows go to torch, whose tiles read a key once for many queries; the kernel reads it for each.
+        Where prompts are read sparsely, rows of several tokens go to torch.
         """
         cache = self.cache
         if self._reader is None:
-            shortest = 2 if self.is_sparse else LONG_ROW_TOKENS
-            self._long_rows = self.tables.long_rows(shortest, cache.block_tokens, cache.keys[0].device)
+            if self.is_sparse:
+                self._long_rows = self.tables.long_rows(cache.block_tokens, cache.keys[0].device)
             self._reader = _reader(cache, self.tables, self._long_rows)
         self._reader(qkv, cos, sin, out, *cache.addresses[layer])
         if self._long_rows:

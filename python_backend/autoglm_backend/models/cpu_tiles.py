@@ -35,6 +35,13 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, ir.PointerType()), typ=kind, align=1)
 
 
+def _prefetch(builder: Any, address: Any) -> None:
+    kinds = (ir.PointerType(), _I32, _I32, _I32)
+    function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), ir.FunctionType(ir.VoidType(), kinds))
+    reading, into_all_caches, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+    builder.call(function, (builder.inttoptr(address, ir.PointerType()), reading, into_all_caches, data))
+
+
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, LANES), None))
@@ -115,7 +122,10 @@ def tile(
                 )
                 for i in range(width)
             ]
-            following = step
+            if first == 0:
+                # The later passes' share of this step: read here, memory is gone through once and in order.
+                for i in range(width, PACKED_OUTPUTS // LANES):
+                    _prefetch(builder, builder.add(weights_at, ir.Constant(_I64, 4 * LANES * i)))
             sums: list[list[Any]] = []
             for row in range(count):
                 word = _load(builder, builder.add(starts[row], words), _I32)
