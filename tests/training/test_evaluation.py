@@ -117,6 +117,10 @@ def test_the_command_line_changes_only_what_was_named() -> None:
     assert recipe.text == TINY_CPU.text
 
 
+def test_the_command_line_sets_the_highest_learning_rate() -> None:
+    assert changed(TINY_CPU, STAGES["joint"], None, {}, 3e-4).joint.peak_lr == 3e-4
+
+
 def test_every_recipe_has_every_stage() -> None:
     for recipe in RECIPES.values():
         assert {getattr(recipe, stage).steps > 0 for stage in STAGES["all"]} == {True}

@@ -7,6 +7,7 @@ from autoglm_training.world.elements import SPLITS, Split
 from autoglm_training.world.instructions import TEXT_FAMILIES, Task, parse_action, screen_tasks, text_task
 from autoglm_training.world.labels import LANGUAGES, Language
 from autoglm_training.world.phrases import families, phrase, wordings
+from autoglm_training.world.phrases_combined import combined
 from autoglm_training.world.positions import positions
 from autoglm_training.world.screens import TEMPLATES, make_screen
 
@@ -36,6 +37,26 @@ def test_a_direct_command_has_forty_phrasings(family: str, language: Language):
     rng = random.Random(0)
     phrasings = {phrase(rng, family, language, "train", {"x": "QQ", "n": "3"}).lower() for _ in range(600)}
     assert len(phrasings) >= 40
+
+
+def bare(sentence: str) -> str:
+    return re.sub("[~.!?,。！？， ]", "", sentence).lower()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_polite_frames_never_make_a_wording_of_the_test_split(family: str, language: Language):
+    rng, slots = random.Random(6), {"x": "{x}", "n": "{n}"}
+    held = {bare(core) for name in TEXT_FAMILIES for core in wordings(name, language, "test")}
+    said = {bare(phrase(rng, family, language, "train", slots)) for _ in range(400)}
+    assert not said & held
+
+
+def test_parts_are_put_together_in_every_way():
+    sentences = combined("wait_minutes", "en")
+    assert "wait for at least {n} minutes" in sentences
+    assert "stay for {n} minutes" in sentences
+    assert not any(mark in sentence for sentence in sentences for mark in "<>|")
 
 
 def test_same_seed_says_the_same():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from autoglm_training.pointing import POINT_LAYER, Pointing, pointing_loss
 from autoglm_training.progress import Meter
 from autoglm_training.quantization_aware import rounded_weights, rounding_error
 from autoglm_training.samples import IGNORE, Batch
+from autoglm_training.seeing import CentreMaps, SeenCentres, SeenWords
 from autoglm_training.smooth_codes import smooth_codes
 from autoglm_training.teacher import Teacher, distillation_loss
 from autoglm_training.tokenizer import NUM_NUMBERS
@@ -28,20 +28,14 @@ EMBEDDING_STD = 0.05
 DEEP_NORM = 0.02
 """Start of the branch norms below the first exit: deeper layers begin as near identities and are grown into."""
 EMBEDDING_DROPOUT = 0.1
-"""Wordings are few and the model learns them by heart: some noise keeps it from hanging on single words."""
+"""Wordings are few and the model learns them by heart: some noise keeps it from hanging on single words.
+Pictures have none: there are always new ones, and noisy embeddings do not tell a place to within a row."""
 POINT_WEIGHT = 4.0
 """A reply of thirty tokens holds two coordinates, and they are the hard ones."""
 WORD_DEPTH = 3
 WORD_LOSS_WEIGHT = 0.3
+CENTRE_LOSS_WEIGHT = 0.3
 POINTING_LOSS_WEIGHT = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenWords:
-    """Picture tokens that show a label: where_BT bool; tokens_NV: distribution over the tokens that spell it."""
-
-    where_BT: Tensor
-    tokens_NV: Tensor
 
 
 class TrainableDecoder(nn.Module):
@@ -72,8 +66,8 @@ class TrainableDecoder(nn.Module):
             layer.post_mlp_layernorm.weight.fill_(DEEP_NORM)
 
     def embed(self, ids_BT: Tensor, media: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Token embeddings with each medium's rows [N, D] in the places of its token id."""
-        hidden = self.decoder.embed_tokens(ids_BT)
+        """Token embeddings, with noise in training, with each medium's rows [N, D] in the places of its token id."""
+        hidden = F.dropout(self.decoder.embed_tokens(ids_BT), EMBEDDING_DROPOUT, self.training)
         for token, rows_ND in media:
             hidden = hidden.masked_scatter((ids_BT == token)[..., None], rows_ND.to(hidden.dtype))
         return hidden
@@ -89,8 +83,9 @@ class TrainableDecoder(nn.Module):
         seen: SeenWords | None = None,
         taught: Pointing | None = None,
         teacher_media: Sequence[tuple[int, Tensor]] = (),
+        centres: tuple[CentreMaps, SeenCentres] | None = None,
     ) -> Tensor:
-        """Weighted mean of the exits' losses down to `depth`, plus those of `seen` words and `taught` pointing.
+        """Weighted mean of the exits' losses down to `depth`, plus `seen` words, `centres` and `taught` pointing.
 
         grown: False while the layers below `depth` are untrained; the full-depth norm then reads the stream at `depth`,
         since those layers start as identities. teacher_media: `media` as the teacher's own encoders see them.
@@ -98,7 +93,7 @@ class TrainableDecoder(nn.Module):
         device = self.number_ids.device
         ids_BT, positions_3BT = (torch.from_numpy(x).to(device) for x in (batch.ids_BT, batch.positions_3BT))
         meter.tokens += int(batch.real_BT.sum())
-        hidden = F.dropout(self.embed(ids_BT, media), EMBEDDING_DROPOUT, self.training)
+        hidden = self.embed(ids_BT, media)
         rotation = self.decoder.rotation(positions_3BT)
         plain = attend = causal_products()
         if batch.num_branches:
@@ -116,11 +111,19 @@ class TrainableDecoder(nn.Module):
             at_BT = F.pad(where, (0, 1))
             teacher_NV = self.teacher.logits(ids_BT, teacher_media, positions_3BT, plain, at_BT)
         total, weights, first = torch.zeros((), device=device), 0.0, 0
-        word_loss = torch.zeros((), device=device)
+        sight = torch.zeros((), device=device)
         if seen is not None:
             hidden, first = self._span(0, WORD_DEPTH, hidden, rotation, attend), WORD_DEPTH
             word_loss = self._word_loss(hidden, seen)
             meter.add(f"{name}_words", float(word_loss.detach()))
+            sight = WORD_LOSS_WEIGHT * word_loss
+        if centres is not None:
+            # What the pointing layer reads, so that its values can carry the place that was found.
+            hidden, first = self._span(first, POINT_LAYER, hidden, rotation, attend), POINT_LAYER
+            centre_loss, near = centres[0](hidden, self.decoder.embed_tokens.weight[self.number_ids], centres[1])
+            meter.add(f"{name}_centres", float(centre_loss.detach()))
+            meter.add(f"{name}_centre_near", float(near))
+            sight = sight + CENTRE_LOSS_WEIGHT * centre_loss
         for last in [d for d in (*EXIT_DEPTHS, TEXT.num_layers) if d <= depth]:
             hidden = self._span(first, last, hidden, rotation, attend)
             first = last
@@ -143,7 +146,7 @@ class TrainableDecoder(nn.Module):
             pointed, mass = pointing_loss(*looks[0], taught)
             meter.add(f"{name}_inside", float(mass))
             total = total + POINTING_LOSS_WEIGHT * weights * pointed
-        return total / weights + WORD_LOSS_WEIGHT * word_loss
+        return total / weights + sight
 
     def rounding(self) -> AbstractContextManager[None]:
         """Where forward and backward belong: on rounded weights, if the objective says so."""

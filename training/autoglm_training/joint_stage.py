@@ -28,9 +28,9 @@ from autoglm_training.screen_rows import (
     label_tokens,
     later_step_row,
     screen_row,
-    seen_words,
 )
 from autoglm_training.screen_targets import ScreenSample, draw_episode_screen, draw_screen
+from autoglm_training.seeing import CentreMaps, seen_centres, seen_words
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.teacher import Teacher
 from autoglm_training.tokenizer import number_token_ids
@@ -48,6 +48,7 @@ class SeenScreen:
     screen: Screen
     embeddings_MD: Tensor
     word_token_ids: np.ndarray
+    centres_RC2: np.ndarray
     turn: tuple[Episode, int] | None = None
     teacher_MD: Tensor | None = None
     """The picture as the teacher's own encoder sees it."""
@@ -94,6 +95,7 @@ class ScreenPool:
             screen=sample.screen,
             embeddings_MD=embeddings.to(torch.bfloat16),
             word_token_ids=sample.word_token_ids,
+            centres_RC2=sample.centres_RC2,
             turn=sample.turn,
             teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
         )
@@ -115,7 +117,8 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
     builder = RowBuilder(tokenizer)
     speech = SpeechRows.open(speech_dir, builder)
     vision = load_encoder(session.run_dir / "vision_screens.pt").to(session.device).eval().requires_grad_(False)
-    trainer = Trainer("joint", config, "decoder.pt", {"model": model}, session, recipe.seed + 2)
+    maps = CentreMaps()
+    trainer = Trainer("joint", config, "decoder.pt", {"model": model, "centres": maps}, session, recipe.seed + 2)
     # Restores torch's random state: whatever draws from it at random must have been built before.
     if not trainer.restore():
         load_modules(session.run_dir / "decoder_text.pt", {"model": model}, session.device)
@@ -136,12 +139,24 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
             taken = pool.take(trainer.rng, number, screens.next(), config.screens)
             batch = screen_batch(builder, trainer.rng, taken, config.branches)
             words = seen_words(batch.ids_BT, builder.image, [seen.word_token_ids for seen in taken], table)
+            places = seen_centres(batch.ids_BT, builder.image, [seen.centres_RC2 for seen in taken])
             media = ((builder.image, torch.cat([seen.embeddings_MD for seen in taken])),)
             told = [seen.teacher_MD for seen in taken if seen.teacher_MD is not None]
             teacher_media = ((builder.image, torch.cat(told)),) if told else ()
             taught = pointing(batch, builder.image)
             with session.autocast():
-                loss = model.loss(batch, media, depth, config.grown, trainer.meter, "s", words, taught, teacher_media)
+                loss = model.loss(
+                    batch,
+                    media,
+                    depth,
+                    config.grown,
+                    trainer.meter,
+                    "s",
+                    words,
+                    taught,
+                    teacher_media,
+                    None if places is None else (maps, places),
+                )
             yield config.screen_weight * loss
         yield from model.rounding_losses(trainer.meter)
 

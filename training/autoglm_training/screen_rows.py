@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from autoglm_training.config.recipes import TEXT
-from autoglm_training.decoder_model import SeenWords
 from autoglm_training.samples import (
     SCREEN_INFO_HEAD,
     Row,
@@ -94,13 +92,3 @@ def label_tokens(builder: RowBuilder) -> Tensor:
         tokens = sorted({*builder.encode(label), *builder.encode(" " + label)})
         table[index, tokens] = 1.0 / len(tokens)
     return table
-
-
-def seen_words(ids_BT: np.ndarray, image_token: int, words: list[np.ndarray], table: Tensor) -> SeenWords | None:
-    """The picture tokens that show labels; `words` are the rows' word grids, in order."""
-    where = torch.from_numpy(ids_BT == image_token)
-    shown = torch.from_numpy(np.concatenate([grid.reshape(-1) for grid in words]).astype(np.int64))
-    where[where.clone()] = shown > 0
-    if not bool(where.any()):
-        return None
-    return SeenWords(where_BT=where, tokens_NV=table[shown[shown > 0]])

@@ -12,6 +12,7 @@ from autoglm_training.world.phrases import phrase
 from autoglm_training.world.sayings import thought
 from autoglm_training.world.tasks import type_text
 
+REPEATED_SHARE = 0.3
 _TEXT_PARTS = ("launch", "back", "home", "type", "swipe_up", "swipe_down", "swipe_left", "swipe_right", "wait")
 _THEN = {
     "en": ("{a}, then {b}", "{a} and then {b}", "first {a}, then {b}", "{a}, after that {b}", "{a} and {b}"),
@@ -47,7 +48,11 @@ def text_row(builder: RowBuilder, rng: random.Random, split: Split) -> Row:
 def copy_task(builder: RowBuilder, rng: random.Random, split: Split) -> Task:
     """Typing of random tokens: what is copied must not be guessable, or copying is not learnt."""
     language = rng.choice(LANGUAGES)
-    text = "".join(rng.choices(builder.copyable, k=rng.randint(1, 7))).strip() or "7"
+    tokens = rng.choices(builder.copyable, k=rng.randint(1, 7))
+    if rng.random() < REPEATED_SHARE:
+        # After a token that comes twice, what follows is told by its place alone.
+        tokens = rng.choices(tokens[: rng.randint(1, 4)], k=rng.randint(2, 7))
+    text = "".join(tokens).strip() or "7"
     sentence = phrase(rng, "type", language, split, {"x": text}, verbatim=frozenset("x"))
     return Task(
         family="type",

@@ -42,12 +42,20 @@ def make_tokenizer(recipe: Recipe, path: Path) -> None:
         tokenizer.save(str(path))
 
 
-def changed(recipe: Recipe, stages: Sequence[str], steps: int | None, objective: dict[str, object]) -> Recipe:
-    """The recipe with other steps for `stages`, and another objective for its decoder stages. Raises ValueError."""
+def changed(
+    recipe: Recipe,
+    stages: Sequence[str],
+    steps: int | None,
+    objective: dict[str, object],
+    peak_lr: float | None = None,
+) -> Recipe:
+    """The recipe with other steps and peak for `stages`, another objective for decoder stages. Raises ValueError."""
     for name in stages:
         stage = getattr(recipe, name)
         if steps is not None:
             stage = replace(stage, steps=steps)
+        if peak_lr is not None:
+            stage = replace(stage, peak_lr=peak_lr)
         if isinstance(stage, DecoderStage):
             stage = replace(stage, objective=replace(stage.objective, **objective))  # type: ignore[arg-type]
         recipe = replace(recipe, **{name: stage})
@@ -82,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw training data")
     parser.add_argument("--steps", type=int, help="steps of the stage, instead of the recipe's")
+    parser.add_argument("--peak-lr", type=float, help="highest learning rate of the stage, instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--device", help="instead of the recipe's")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), help="instead of the recipe's")
@@ -97,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe, stages = RECIPES[args.recipe], STAGES[args.stage]
         names = ("alpha", "beta", "gamma", "temperature", "layer_dropout", "rounds_weights")
         given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-        recipe = changed(recipe, stages, args.steps, given)
+        recipe = changed(recipe, stages, args.steps, given, args.peak_lr)
         recipe = recipe if args.seed is None else replace(recipe, seed=args.seed)
         session = Session(
             run_dir=args.run_dir or Path("runs") / recipe.name,

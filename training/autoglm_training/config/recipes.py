@@ -165,9 +165,11 @@ TINY_CPU = Recipe(
         peak_lr=1.2e-3,
         final_lr=5e-5,
         warmup_steps=50,
-        text_tokens=1024,
-        depth_weights=(0.65, 0.12, 0.08, 0.15),
+        text_tokens=1280,
+        depth_weights=(0.6, 0.12, 0.1, 0.18),
         grown=True,
+        fresh_screens=2,
+        pool_screens=1000,
     ),
 )
 # The same shapes and stages with larger batches, every exit trained in every step, and many times the data.

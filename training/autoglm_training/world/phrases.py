@@ -10,8 +10,12 @@ from functools import cache
 from autoglm_training.world import phrases_en, phrases_more_en, phrases_more_zh, phrases_zh
 from autoglm_training.world.elements import Split
 from autoglm_training.world.language import Language
+from autoglm_training.world.phrases_combined import MORE_FRAMES, combined
 
 TEST_SHARE = 0.15
+COMBINED_SHARE = 0.4
+"""Train sentences put together from parts, where a family has them; the others were written one by one."""
+_MARKS = str.maketrans("", "", "~.!?,。！？， ")
 _CORES = {"en": phrases_en.CORES, "zh": phrases_zh.CORES}
 _MORE = {"en": phrases_more_en.MORE_CORES, "zh": phrases_more_zh.MORE_CORES}
 _FRAMES = {"en": phrases_en.FRAMES, "zh": phrases_zh.FRAMES}
@@ -41,8 +45,28 @@ def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
     held = rare[: max(1, math.ceil(TEST_SHARE * len(cores)))]
     if split == "test":
         return tuple(held)
-    more = _MORE[language].get(family, ())
-    return tuple(core for core in dict.fromkeys(cores + more) if core not in _held_sentences(language))
+    return tuple(dict.fromkeys(_written(family, language) + _combined(family, language)))
+
+
+@cache
+def _written(family: str, language: Language) -> tuple[str, ...]:
+    cores = _CORES[language][family] + _MORE[language].get(family, ())
+    return tuple(core for core in dict.fromkeys(cores) if _bare(core) not in _held_bare(language))
+
+
+@cache
+def _combined(family: str, language: Language) -> tuple[str, ...]:
+    """Sentences from parts for training, none of them a sentence of the test split in other punctuation."""
+    return tuple(core for core in combined(family, language) if _bare(core) not in _held_bare(language))
+
+
+@cache
+def _held_bare(language: Language) -> frozenset[str]:
+    return frozenset(_bare(core) for core in _held_sentences(language))
+
+
+def _bare(core: str) -> str:
+    return core.lower().translate(_MARKS)
 
 
 @cache
@@ -68,17 +92,19 @@ def phrase(
     *, verbatim: frozenset[str] = frozenset(),
 ) -> str:  # fmt: skip
     """One user sentence; `slots` fill the braces. Slots named in `verbatim` keep their letter case."""
-    core = rng.choice(wordings(family, language, split))
+    core, frames = _drawn(rng, family, language, split)
     if core.startswith("~"):
         sentence = core[1:]
     else:
-        frame = rng.choice(_FRAMES[language])
+        frame = rng.choice(frames)
         if language == "zh" and core.endswith(("}", "：")) and frame.startswith("{c}") and len(frame) > 3:
             frame = "{c}"
         if ": {" in core or "：{" in core:
             # Text after a colon runs to the end of the sentence.
             frame = frame if frame.endswith("{c}") else "{c}"
         sentence = frame.replace("{c}", core)
+        if split != "test" and _bare(sentence) in _held_bare(language):
+            sentence = core
     values = dict(slots or {})
     if language == "en":
         sentence, values = _cased(rng, sentence, values, verbatim)
@@ -86,6 +112,16 @@ def phrase(
     for name, value in values.items():
         sentence = sentence.replace("{" + name + "}", value)
     return sentence if open_ended else _punctuated(rng, sentence, language)
+
+
+def _drawn(rng: random.Random, family: str, language: Language, split: Split) -> tuple[str, tuple[str, ...]]:
+    """A wording, and the polite frames that it may stand in."""
+    if split == "test":
+        return rng.choice(wordings(family, language, split)), _FRAMES[language]
+    combined_here = _combined(family, language)
+    from_parts = bool(combined_here) and rng.random() < COMBINED_SHARE
+    frames = _FRAMES[language] if rng.random() < 0.7 else MORE_FRAMES[language]
+    return rng.choice(combined_here if from_parts else _written(family, language)), frames
 
 
 def _cased(

@@ -22,7 +22,7 @@ def build(canvas: Canvas) -> None:
     if rng.random() < 0.3 and extra not in labels:
         labels.append(extra)
         stacked = True
-    side = theme.margin + rng.choice((8, 14) if not canvas.held_out else (4, 20))
+    side = theme.margin + rng.choice((6, 8, 10, 12, 14, 17) if not canvas.held_out else (4, 20))
     height = 96 + (len(labels) * 48 if stacked else 56)
     top = rng.choice(((canvas.height - height) / 2, canvas.bottom - height - 14))
     box = (side, top, canvas.width - side, top + height)

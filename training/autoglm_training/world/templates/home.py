@@ -27,7 +27,7 @@ def build(canvas: Canvas) -> None:
     columns = rng.choice((3, 4, 4))
     cell = (canvas.width - 2 * theme.margin) / columns
     side = rng.choice((44, 48)) if columns == 4 else rng.choice((48, 54))
-    pitch = side + rng.choice((34, 38, 42) if not canvas.held_out else (36, 46))
+    pitch = side + rng.choice((33, 34, 35, 38, 40, 42, 44) if not canvas.held_out else (36, 46))
     top = float(STATUS_HEIGHT + 14)
     top = _widget(canvas, top, ink) if rng.random() < 0.6 else top
     dock_top = canvas.bottom - side - 36

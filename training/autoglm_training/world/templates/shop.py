@@ -91,7 +91,7 @@ def _grid(canvas: Canvas, y: float, floor: float) -> None:
     theme = canvas.theme
     gap = 8
     width = (canvas.width - 2 * theme.margin - gap) / 2
-    pitch = theme.row_height + (76 if not canvas.held_out else 84)
+    pitch = theme.row_height + (canvas.rng.choice((70, 76, 80, 88)) if not canvas.held_out else 84)
     rows = max(1, int((floor - y) // pitch))
     labels = canvas.pick(PRODUCTS, rows * 2, width - 18)
     costs = prices(canvas, len(labels))
