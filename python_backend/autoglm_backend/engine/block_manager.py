@@ -148,9 +148,11 @@ class BlockManager:
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Make room for tokens [0, num_tokens) at every depth of the sequence; False (and no change) without room."""
+        need = -(-num_tokens // self.block_tokens)
+        if all(len(sequence.blocks[segment]) >= need for segment in range(len(sequence.segments))):
+            return True
         if not self.can_hold(sequence, num_tokens):
             return False
-        need = -(-num_tokens // self.block_tokens)
         for segment, pool in enumerate(self._pools_of(sequence)):
             table = sequence.blocks[segment]
             table.extend(pool.take() for _ in range(need - len(table)))
@@ -164,7 +166,8 @@ class BlockManager:
 
     def trim(self, sequence: Sequence, num_tokens: int) -> None:
         """Give back what lies beyond tokens [0, num_tokens), as drafts that were not kept do, and beyond its depth."""
-        for pool, table in list(zip(self.pools, sequence.blocks, strict=False))[len(sequence.segments) :]:
+        num_segments = len(sequence.segments)
+        for pool, table in zip(self.pools[num_segments:], sequence.blocks[num_segments:], strict=False):
             _give_back(pool, table)
         need = -(-num_tokens // self.block_tokens)
         for segment, pool in enumerate(self._pools_of(sequence)):

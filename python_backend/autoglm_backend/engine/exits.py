@@ -45,6 +45,8 @@ class Judgement:
     """Layers behind the logits."""
     sure_by: float | None = None
     """Confidence less threshold of the gate that let the row leave; None at the row's own depth."""
+    likeliest_N: tuple[int, ...] | None = None
+    """Each position's likeliest token, where they were found for all rows at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,8 @@ class Exits:
 
     def late_agreement(self, flow: Flow, depth: int) -> Agreement:
         """How the deepest pass judges tokens that left early, where the choice was plain greedy."""
+        if self.certified is None:
+            return Agreement()
         at: list[int] = []
         chosen: list[int] = []
         begin = 0
@@ -153,11 +157,15 @@ class Exits:
     def _at_own_depth(self, flow: Flow, rows: Seq[Row], depth: int) -> list[Judgement]:
         # A row that rides along with drafts is judged one token at a time.
         widths = [min(len(row.sequence.drafts) + 1, row.count) for row in rows]
-        normed_ND = self._normed(depth, _last_states(flow, rows, widths))
-        return [
-            Judgement(sequence=row.sequence, logits_NV=logits_NV, depth=depth)
-            for row, logits_NV in zip(rows, self._logits(normed_ND).split(widths), strict=True)
-        ]
+        logits_NV = self._logits(self._normed(depth, _last_states(flow, rows, widths)))
+        likeliest_N: list[int] = logits_NV.argmax(dim=-1).tolist()
+        judgements: list[Judgement] = []
+        at = 0
+        for row, width, row_NV in zip(rows, widths, logits_NV.split(widths), strict=True):
+            likeliest = tuple(likeliest_N[at : at + width])
+            judgements.append(Judgement(sequence=row.sequence, logits_NV=row_NV, depth=depth, likeliest_N=likeliest))
+            at += width
+        return judgements
 
     def _where_sure(self, flow: Flow, rows: Seq[Row], depth: int) -> list[Judgement]:
         assert self.certified is not None

@@ -49,14 +49,17 @@ def judge(judgement: Judgement, draft_depth: int, think_ids: tuple[int, int] | N
     """
     sequence = judgement.sequence
     drafts = sequence.take_drafts()
-    argmax = judgement.logits_NV.argmax(dim=-1).tolist() if is_plain(sequence) else None
+    likeliest = _likeliest(judgement) if is_plain(sequence) else None
     tokens: list[Sampled] = []
     layers: list[int] = []
     reason = None
-    for i, logits_V in enumerate(judgement.logits_NV):
-        sampled = Sampled(token=argmax[i]) if argmax is not None else sample_one(sequence, logits_V)
+    for i in range(len(judgement.logits_NV)):
+        if likeliest is not None:
+            sampled = Sampled(token=likeliest[i])
+        else:
+            sampled = sample_one(sequence, judgement.logits_NV[i])
         token = _within_reasoning_budget(sequence, sampled.token, think_ids)
-        tokens.append(replace(sampled, token=token))
+        tokens.append(sampled if token == sampled.token else replace(sampled, token=token))
         foreseen = i < len(drafts) and token == drafts[i]
         layers.append(min(draft_depth, judgement.depth) if foreseen else judgement.depth)
         reason = sequence.append(token, layers[-1])
@@ -77,6 +80,12 @@ def judge(judgement: Judgement, draft_depth: int, think_ids: tuple[int, int] | N
         num_drafted=num_drafted,
         num_accepted=num_accepted,
     )
+
+
+def _likeliest(judgement: Judgement) -> Seq[int]:
+    if judgement.likeliest_N is not None:
+        return judgement.likeliest_N
+    return judgement.logits_NV.argmax(dim=-1).tolist()
 
 
 def _within_reasoning_budget(sequence: Sequence, token: int, think_ids: tuple[int, int] | None) -> int:

@@ -50,10 +50,38 @@ class KVCache:
         self.values = [torch.full(shape, poison, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.num_heads = config.num_heads
         self.addresses = [(k.data_ptr(), v.data_ptr()) for k, v in zip(self.keys, self.values, strict=True)]
+        self._reader: PagedReader | None = None
+        self._read_rows: tuple[RowSpan, ...] = ()
+        """Whose places `_reader` holds; by identity, for a step's segments share them."""
 
     def bytes_per_token(self, depth: int) -> int:
         key = self.keys[0]
         return 2 * depth * key.shape[2] * key.shape[3] * key.element_size()
+
+    def reader(self, tables: SegmentTables, without: Seq[LongRow]) -> PagedReader:
+        """The CPU kernels' reader of these tables, for all their rows but those of `without`."""
+        if self._reader is None or without or tables.rows is not self._read_rows:
+            self._reader = self._new_reader(tables, without)
+            self._read_rows = () if without else tables.rows
+        self._reader.find(slots_T=tables.slots_T, blocks_BN=tables.blocks_BN)
+        return self._reader
+
+    def _new_reader(self, tables: SegmentTables, without: Seq[LongRow]) -> PagedReader:
+        # Here, not above: numba takes half a second to load, and only CPU decoders need it.
+        from autoglm_backend.models.cpu_attention import HeadShape, PagedReader
+
+        _, block_tokens, groups, head_dim = self.keys[0].shape
+        shape = HeadShape(heads=self.num_heads, groups=groups, head_dim=head_dim, block_tokens=block_tokens)
+        first_T, count_T = tables.unseen_T()
+        for row in without:  # they see nothing here, and cost nothing
+            first_T[row.tokens], count_T[row.tokens] = 0, tables.position_T[row.tokens] + 1
+        return PagedReader(
+            shape,
+            self.keys[0].dtype,
+            unseen_T=(first_T, count_T),
+            positions_T=tables.position_T,
+            rows_T=tables.row_T,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +122,7 @@ class SegmentTables:
     """Where one step's rows write and read in one segment. Plain data: it travels to other ranks."""
 
     rows: tuple[RowSpan, ...]
+    """The same object in all segments of a step that differ in their blocks only (`StepTables`)."""
     blocks_BN: np.ndarray
     """int64; rows shorter than the longest are padded with block 0, which `position_T` never reaches."""
     row_T: np.ndarray
@@ -109,6 +138,8 @@ class SegmentTables:
 
     def unseen_T(self) -> tuple[np.ndarray, np.ndarray]:
         """(first_T, count_T), int64: of the places up to its own, a token sees all but [first, first + count)."""
+        if not self.has_window:
+            return np.zeros_like(self.position_T), np.zeros_like(self.position_T)
         tokens_B = np.array([row.stop if row.window is None else row.window.tokens for row in self.rows])
         sinks_B = np.array([0 if row.window is None else row.window.sink_tokens for row in self.rows])
         first_T = sinks_B[self.row_T]
@@ -136,28 +167,57 @@ class SegmentTables:
         return found
 
 
+class StepTables:
+    """The tables of some rows, segment by segment. What is the same in all segments is worked out once."""
+
+    def __init__(self, rows: Seq[Row], block_tokens: int) -> None:
+        self._rows = rows
+        self._block_tokens = block_tokens
+        self._num_blocks = [-(-row.stop // block_tokens) for row in rows]
+        self._row_T = np.repeat(np.arange(len(rows)), [row.count for row in rows])
+        # Only a window gives blocks back, in each segment when its own tokens have come so far.
+        self._are_whole = all(row.sequence.window is None for row in rows)
+        self._place(self._spans([0] * len(rows)))
+
+    def segment(self, segment: int) -> SegmentTables:
+        """Tables of the rows (in token order) that run this segment."""
+        owned: list[list[int]] = []
+        for row, num_blocks in zip(self._rows, self._num_blocks, strict=True):
+            # The truth that guards every read: attention may look at [0, stop), so [0, start) must already be written.
+            assert row.sequence.kv_len[segment] >= row.start, "a read beyond the written keys and values"
+            owned.append([block for block in row.sequence.blocks[segment][:num_blocks] if block is not None])
+        if not self._are_whole:
+            gone = [num_blocks - len(blocks) for num_blocks, blocks in zip(self._num_blocks, owned, strict=True)]
+            self._place(self._spans(gone))
+        longest = max(map(len, owned))
+        padded = [block for blocks in owned for block in (*blocks, *[0] * (longest - len(blocks)))]
+        blocks_BN = np.array(padded, dtype=np.int64).reshape(len(owned), longest)
+        return SegmentTables(
+            rows=self._placed,
+            blocks_BN=blocks_BN,
+            row_T=self._row_T,
+            position_T=self._position_T,
+            slots_T=blocks_BN[self._row_T, self._block_T] * self._block_tokens + self._offset_T,
+        )
+
+    def _spans(self, blocks_gone: Seq[int]) -> tuple[RowSpan, ...]:
+        spans: list[RowSpan] = []
+        for row, gone in zip(self._rows, blocks_gone, strict=True):
+            # What was given back lies between sink and window of every token here: without it both are where they were.
+            start = row.start - gone * self._block_tokens
+            num_prompt = min(max(row.sequence.num_prompt - row.start, 0), row.count)
+            spans.append(RowSpan(start, row.count, num_prompt, row.sequence.window))
+        return tuple(spans)
+
+    def _place(self, spans: tuple[RowSpan, ...]) -> None:
+        self._placed = spans
+        self._position_T = np.array([at for span in spans for at in range(span.start, span.stop)], dtype=np.int64)
+        self._block_T, self._offset_T = np.divmod(self._position_T, self._block_tokens)
+
+
 def segment_tables(rows: Seq[Row], segment: int, block_tokens: int) -> SegmentTables:
-    """Tables of the rows (in token order) that run this segment."""
-    spans: list[RowSpan] = []
-    owned: list[list[int]] = []
-    for row in rows:
-        sequence = row.sequence
-        # The truth that guards every read: attention may look at [0, stop), so [0, start) must already be written.
-        assert sequence.kv_len[segment] >= row.start, "a read beyond the written keys and values"
-        table = sequence.blocks[segment][: -(-row.stop // block_tokens)]
-        blocks = [block for block in table if block is not None]
-        # What was given back lies between sink and window of every token here: without it both are where they were.
-        start = row.start - (len(table) - len(blocks)) * block_tokens
-        num_prompt = min(max(sequence.num_prompt - row.start, 0), row.count)
-        spans.append(RowSpan(start, row.count, num_prompt, sequence.window))
-        owned.append(blocks)
-    blocks_BN = np.zeros((len(rows), max(-(-span.stop // block_tokens) for span in spans)), dtype=np.int64)
-    for blocks, blocks_N in zip(owned, blocks_BN, strict=True):
-        blocks_N[: len(blocks)] = blocks
-    row_T = np.repeat(np.arange(len(rows)), [row.count for row in rows])
-    position_T = np.concatenate([np.arange(span.start, span.stop) for span in spans])
-    slots_T = blocks_BN[row_T, position_T // block_tokens] * block_tokens + position_T % block_tokens
-    return SegmentTables(rows=tuple(spans), blocks_BN=blocks_BN, row_T=row_T, position_T=position_T, slots_T=slots_T)
+    """Tables of one segment alone."""
+    return StepTables(rows, block_tokens).segment(segment)
 
 
 def paged_attend(cache: KVCache, tables: SegmentTables) -> PagedAttention:
@@ -227,7 +287,7 @@ class PagedAttention:
         if self._reader is None:
             if self.is_sparse:
                 self._long_rows = self.tables.long_rows(cache.block_tokens, cache.keys[0].device)
-            self._reader = _reader(cache, self.tables, self._long_rows)
+            self._reader = cache.reader(self.tables, self._long_rows)
         self._reader(qkv, cos, sin, out, *cache.addresses[layer])
         if self._long_rows:
             heads = (cache.num_heads, cache.keys[0].shape[3])
@@ -239,23 +299,3 @@ class PagedAttention:
 def _is_over(row: RowSpan | LongRow, budget_tokens: int) -> bool:
     # A window bounds the keys already, and says which ones.
     return row.window is None and row.num_prompt > 0 and row.start + row.num_prompt > budget_tokens
-
-
-def _reader(cache: KVCache, tables: SegmentTables, without: Seq[LongRow]) -> PagedReader:
-    # Here, not above: numba takes half a second to load, and only CPU decoders need it.
-    from autoglm_backend.models.cpu_attention import HeadShape, PagedReader
-
-    _, block_tokens, groups, head_dim = cache.keys[0].shape
-    shape = HeadShape(heads=cache.num_heads, groups=groups, head_dim=head_dim, block_tokens=block_tokens)
-    first_T, count_T = tables.unseen_T()
-    for row in without:  # they see nothing here, and cost nothing
-        first_T[row.tokens], count_T[row.tokens] = 0, tables.position_T[row.tokens] + 1
-    return PagedReader(
-        shape,
-        cache.keys[0].dtype,
-        slots_T=tables.slots_T,
-        unseen_T=(first_T, count_T),
-        positions_T=tables.position_T,
-        rows_T=tables.row_T,
-        blocks_BN=tables.blocks_BN,
-    )

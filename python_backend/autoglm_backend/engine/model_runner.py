@@ -107,7 +107,9 @@ class ModelRunner:
             self.spans.hold(self._through(self._embedded(guesses), 0, border, passed), border)
             for judgement in passed.judgements:
                 rides[judgement.sequence].append(judgement.logits_NV)
-        result.judgements = [replace(j, logits_NV=torch.cat(rides[j.sequence])) for j in result.judgements]
+        result.judgements = [
+            replace(j, logits_NV=torch.cat(rides[j.sequence]), likeliest_N=None) for j in result.judgements
+        ]
         return self.spans.enter(flow.rows, border)
 
     def _embedded(self, rows: Seq[Row]) -> Flow:
@@ -123,6 +125,8 @@ class ModelRunner:
 
 def _who_stays(rows: Seq[Row], segment: int, judged: set[Sequence]) -> list[bool]:
     """Rows that left early stay behind after this segment until enough of their tokens wait."""
+    if not judged:
+        return [False] * len(rows)
     lags = [row.stop - row.sequence.kv_len[-1] for row in rows]
     has_left = [row.sequence in judged for row in rows]
     ends = [len(row.sequence.segments) == segment + 1 for row in rows]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoglm_backend.engine.kv_cache import KVCache, paged_attend, segment_tables
+from autoglm_backend.engine.kv_cache import KVCache, StepTables, paged_attend
 from autoglm_backend.engine.profiling import mark
 from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.models.decoder import TextDecoder
@@ -31,6 +31,7 @@ class Flow:
     rows: Seq[Row]
     hidden_TD: Tensor
     rotation: Rotation
+    tables: StepTables
 
     def pieces(self) -> tuple[Tensor, ...]:
         """One view [count, D] per row."""
@@ -55,15 +56,20 @@ class Spans:
 
     def start(self, rows: Seq[Row], hidden_TD: Tensor) -> Flow:
         """Rows whose tokens are embedded and stand before segment 0."""
+        tables = StepTables(rows, self.cache.block_tokens)
+        return Flow(rows=rows, hidden_TD=hidden_TD, rotation=self._rotation(rows), tables=tables)
+
+    def _rotation(self, rows: Seq[Row]) -> Rotation:
+        if all(row.start >= row.sequence.num_prompt for row in rows):
+            places = [at + row.sequence.prompt.rope_delta for row in rows for at in range(row.start, row.stop)]
+            return self.decoder.text_rotation(places)
         positions_3T = np.concatenate([row.sequence.positions(row.start, row.stop) for row in rows], axis=1)
-        rotation = self.decoder.rotation(torch.from_numpy(positions_3T).to(self.device))
-        return Flow(rows=rows, hidden_TD=hidden_TD, rotation=rotation)
+        return self.decoder.rotation(torch.from_numpy(positions_3T).to(self.device))
 
     def run(self, flow: Flow, segment: int) -> Flow:
         """One segment over all tokens of the flow: their keys and values exist there from now on."""
         low, high = self.segments[segment]
-        tables = segment_tables(flow.rows, segment, self.cache.block_tokens)
-        attend = paged_attend(self.cache, tables)
+        attend = paged_attend(self.cache, flow.tables.segment(segment))
         with mark("layers"):
             hidden_TD = self.decoder.run_span(low, high, flow.hidden_TD, flow.rotation, attend)
         for row in flow.rows:
@@ -86,25 +92,17 @@ class Spans:
             spans.append(replace(row, start=begin, count=end - begin))
             pieces += sequence.waiting[segment]
             sequence.waiting[segment] = []
-        if not spans:
-            return Flow(rows=(), hidden_TD=torch.empty(0), rotation=Rotation(torch.empty(0), torch.empty(0)))
-        return self.start(spans, torch.cat(pieces))
+        return self.start(spans, torch.cat(pieces) if pieces else torch.empty(0))
 
     def proceed(self, flow: Flow, segment: int, stays: Seq[bool]) -> Flow:
         """The flow into `segment`: rows that stay or end here drop out, tokens that waited from earlier steps join."""
-        going: list[Row] = []
-        is_unchanged = True
-        for row, stay in zip(flow.rows, stays, strict=True):
-            if stay or segment == len(row.sequence.segments):
-                is_unchanged = False
-            else:
-                going.append(row)
-                is_unchanged = is_unchanged and not row.sequence.waiting[segment]
-        if is_unchanged:
+        goes = [not stay and segment < len(row.sequence.segments) for row, stay in zip(flow.rows, stays, strict=True)]
+        if all(goes) and not any(row.sequence.waiting[segment] for row in flow.rows):
             return flow
+        going = [row for row, go in zip(flow.rows, goes, strict=True) if go]
         for row, piece, stay in zip(flow.rows, flow.pieces(), stays, strict=True):
             if segment < len(row.sequence.segments):
                 # A row that stays keeps its states over steps: a view would keep the whole batch's alive.
                 row.sequence.waiting[segment].append(piece.clone() if stay else piece)
                 row.sequence.num_deferred += stay
-        return self.enter(going, segment)
+        return self.enter(going, segment) if going else replace(flow, rows=(), hidden_TD=flow.hidden_TD[:0])

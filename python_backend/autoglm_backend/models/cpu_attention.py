@@ -162,45 +162,52 @@ def attention_kernel(shape: HeadShape, dtype: torch.dtype) -> int:
 
 
 class PagedReader:
-    """Rotation, storing and attention of one step's tokens in one segment, layer after layer."""
+    """Rotation, storing and attention of one step's tokens, layer after layer: `find` for a segment, then its calls."""
 
     def __init__(
         self,
         shape: HeadShape,
         dtype: torch.dtype,
         *,
-        slots_T: np.ndarray,
         positions_T: np.ndarray,
         unseen_T: tuple[np.ndarray, np.ndarray],
         rows_T: np.ndarray,
-        blocks_BN: np.ndarray,
     ) -> None:
-        """All int64 and contiguous.
+        """All int64.
 
-        slots_T: where each token's key goes in the cache. positions_T: its place in its row; it sees the keys up to
-        there but for those of unseen_T (first, count). rows_T: its row of blocks_BN, which lists a sequence's blocks.
+        positions_T: a token's place in its row; it sees the keys up to there but for those of unseen_T (first, count).
+        rows_T: its row of the blocks.
         """
         first_T, count_T = unseen_T
         lengths_T = positions_T + 1 - count_T
         self._shape = shape
         self._kind = kind_of(dtype)
         self._kernel = attention_kernel(shape, dtype)
-        self._slots_T = slots_T
-        self._kept = (lengths_T, rows_T, blocks_BN, first_T, count_T)  # the kernel reads them by address
-        is_long = int(lengths_T.sum()) * shape.heads >= PARALLEL_FROM
-        self._team = together() if is_long else ALONE
+        self._places = np.stack((lengths_T, rows_T, first_T, count_T))  # the kernel reads them by address
+        self._slots_T = self._blocks_BN = np.empty((0, 0), dtype=np.int64)
+        seen = int(lengths_T.sum())
+        self._team = together() if seen * shape.heads >= PARALLEL_FROM else ALONE
+        lengths, rows, first, count = (self._places.ctypes.data + 8 * len(lengths_T) * i for i in range(4))
         self._arguments = np.array(
             [
                 *(0, 0, 0, 0),
-                *(array.ctypes.data for array in self._kept[:3]),
-                *(len(lengths_T), *blocks_BN.shape),
+                *(lengths, rows, 0, len(lengths_T), 0, 0),
                 *(self._team.thread_num, self._team.num_threads),
-                *(array.ctypes.data for array in self._kept[3:]),
+                *(first, count),
             ],
             dtype=np.int64,
         )
         self._address = self._arguments.ctypes.data
-        self._sees_anything = bool(lengths_T.any())
+        self._sees_anything = seen > 0
+
+    def find(self, *, slots_T: np.ndarray, blocks_BN: np.ndarray) -> None:
+        """Where a segment keeps them, int64 and contiguous.
+
+        slots_T: where each token's key goes in the cache. blocks_BN: each row's blocks.
+        """
+        self._slots_T, self._blocks_BN = slots_T, blocks_BN
+        arguments = self._arguments
+        arguments[6], arguments[8], arguments[9] = blocks_BN.ctypes.data, *blocks_BN.shape
 
     def __call__(self, qkv: Tensor, cos: np.ndarray, sin: np.ndarray, out: Tensor, keys: int, values: int) -> None:
         """Turn queries and keys of qkv [T, (H + 2G) * d] in place, store, attend: out [T, H * d].

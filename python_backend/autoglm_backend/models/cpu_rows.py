@@ -62,20 +62,21 @@ class RowKernels:
 
     def __init__(self, dtype: torch.dtype, tokens: int, eps: float) -> None:
         self._rms_norm, self._add_normed, self._silu_gate = _compiled(dtype)
-        self._team = together() if tokens >= MANY_TOKENS else ALONE
-        self._tokens = tokens
+        self._team = team = together() if tokens >= MANY_TOKENS else ALONE
         self._eps_1 = np.array([eps])
+        self._eps = self._eps_1.ctypes.data
+        # One array for all calls: a new one would take as long as the kernel does for a few tokens.
+        self._arguments = np.array([team.thread_num, team.num_threads, tokens, *[0] * 7], dtype=np.int64)
+        self._address = self._arguments.ctypes.data
 
     def rms_norm(self, x: int, weight: int, out: int, size: int) -> None:
-        self._run(self._rms_norm, size, self._eps_1.ctypes.data, x, weight, out)
+        self._arguments[3:8] = (size, self._eps, x, weight, out)
+        self._team.run(self._rms_norm, self._address)
 
     def add_normed(self, stream: int, branch: int, weight: int, next_weight: int, out: int, size: int) -> None:
-        self._run(self._add_normed, size, self._eps_1.ctypes.data, stream, branch, weight, next_weight, out)
+        self._arguments[3:10] = (size, self._eps, stream, branch, weight, next_weight, out)
+        self._team.run(self._add_normed, self._address)
 
     def silu_gate(self, gate_up: int, out: int, width: int) -> None:
-        self._run(self._silu_gate, width, gate_up, out)
-
-    def _run(self, kernel: int, *arguments: int) -> None:
-        team = self._team
-        given = np.array((team.thread_num, team.num_threads, self._tokens, *arguments), dtype=np.int64)
-        team.run(kernel, given.ctypes.data)
+        self._arguments[3:6] = (width, gate_up, out)
+        self._team.run(self._silu_gate, self._address)

@@ -9,7 +9,7 @@ Shape legend: T tokens, D hidden, H heads, G KV heads, d head dimension, V vocab
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,9 @@ class DecoderLayer(nn.Module):
         return hidden_TD + self.post_mlp_layernorm(widened)
 
 
+FEW_POSITIONS = 4096
+"""What `text_rotation` looks up from the start; it doubles when a text goes beyond."""
+
 RunSpan = Callable[[int, int, Tensor, Rotation, Any], Tensor]
 """`run_span` in another form; what it asks of `attend` is its own business."""
 
@@ -77,6 +80,7 @@ class TextDecoder(nn.Module):
         self.config = config
         self.prepared: RunSpan | None = None
         """Replaces the layers where they were prepared for a device (models/cpu_decoder.py)."""
+        self._text_rotation: Rotation | None = None
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -88,6 +92,16 @@ class TextDecoder(nn.Module):
         """Rotary angles of integer positions [3, ...] on the temporal, row and column axis."""
         config = self.config
         return mrope_rotation(positions_3T, config.mrope_section, config.rotary_dim, config.rope_theta)
+
+    def text_rotation(self, positions_T: Sequence[int]) -> Rotation:
+        """`rotation` of tokens that stand at one place on all axes, as generated ones do: looked up, not computed."""
+        device = self.norm.weight.device
+        known = self._text_rotation
+        if known is None or known.cos.device != device or max(positions_T, default=0) >= len(known.cos):
+            length = 1 << max(max(positions_T, default=0), FEW_POSITIONS - 1).bit_length()
+            known = self._text_rotation = self.rotation(torch.arange(length, device=device).expand(3, -1))
+        at_T = torch.tensor(positions_T, dtype=torch.int64, device=device)
+        return Rotation(known.cos[at_T], known.sin[at_T])
 
     def run_span(self, first: int, last: int, hidden_TD: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         """Run layers [first, last). The result is the residual stream, not yet normed."""
