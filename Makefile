@@ -32,7 +32,7 @@ test-cluster: setup ## the chart on a real API server and a thousand paper nodes
 	tests/cluster/build_programs.sh
 	AUTOGLM_ASKED_FOR=cluster $(PYTHON) -m pytest tests/cluster -s $(ARGS)
 
-test-node: setup ## streams on a real node that survive rollouts; root, containerd and 12 GB of memory
+test-node: setup ## streams on a real node that survive rollouts; root, containerd and 10 GB of memory
 	tests/cluster/build_programs.sh
 	tests/node/run.sh $(PYTHON) $(ARGS)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -30,8 +31,10 @@ HTTP, GRPC, TRITON_GRPC, TRITON_METRICS, PROMETHEUS = range(18741, 18746)
 RELEASE = {"namespace": "ai", "app_kubernetes_io_instance": "phone"}
 # callers at once, one share of the time each: a rise, a rush, a lull, a second wave
 CALLERS = (1, 2, 4, 6, 6, 3, 1, 4)
-QUESTIONS = 120
+# more than two cores answer: asked again, a picture's embeddings come out of the cache and the encoders rest
+QUESTIONS_PER_MIN = 300
 START_TIMEOUT_S = 180.0
+PROGRAM = ROOT / ".cache/prometheus/prometheus"
 
 
 @contextlib.contextmanager
@@ -65,7 +68,7 @@ def prometheus(folder: Path) -> list[str]:
     config = {"global": {"scrape_interval": "5s"}, "scrape_configs": scrapes}
     (folder / "prometheus.yaml").write_text(json.dumps(config))
     return [
-        str(ROOT / ".cache/prometheus/prometheus"),
+        str(PROGRAM),
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{PROMETHEUS}",
@@ -95,10 +98,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of load (default: %(default)s)")
     parser.add_argument("-o", "--output", required=True, metavar="PNG")
     options = parser.parse_args()
+    if not PROGRAM.exists():
+        parser.error(f"no Prometheus at {PROGRAM.relative_to(ROOT)}: run scripts/get_promtool.sh")
     length = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0, "max_tokens": 128}
     bodies = [
         {"model": "autoglm-phone-9b", "messages": [{"role": "user", "content": question.openai_content}], **length}
-        for question in mixed_traffic(QUESTIONS, seed=8)
+        for question in mixed_traffic(math.ceil(QUESTIONS_PER_MIN * options.minutes), seed=8)
     ]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -62,6 +62,14 @@ class Api:
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         return self.create(f"{pods_path(namespace)}/{pod}/eviction", eviction).status_code
 
+    def wait_until_evictable(self, namespace: str) -> None:
+        """Waits until every disruption budget allows one eviction; they lag behind pods that became ready just now."""
+
+        def all_allow_one(budgets: list[Object]) -> bool:
+            return all(budget.get("status", {}).get("disruptionsAllowed") for budget in budgets)
+
+        self.wait_for(f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets", all_allow_one)
+
     def wait_for(
         self, path: str, is_so: Callable[[list[Object]], bool], *, timeout_s: float = 240.0, **parameters: str
     ) -> list[Object]:

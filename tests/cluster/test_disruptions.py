@@ -76,8 +76,7 @@ def test_the_budget_refuses_a_second_eviction_until_the_first_pod_is_replaced(
 
     plane.kubectl("uncordon", first["spec"]["nodeName"])
     plane.api.wait_for_pods(full, 2)
-    budgets = f"/apis/policy/v1/namespaces/{full}/poddisruptionbudgets"
-    plane.api.wait_for(budgets, lambda found: all(b["status"].get("disruptionsAllowed") for b in found))
+    plane.api.wait_until_evictable(full)
     assert plane.api.evict(full, second["metadata"]["name"]) == 201
 
 

@@ -47,8 +47,8 @@ def test_probed_ports_exist(objects: list[Object]):
     for name in (TRITON, GATEWAY):
         for container in pod_spec(objects, name)["containers"]:
             ports = {port["name"] for port in container["ports"]}
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                assert container[probe]["httpGet"]["port"] in ports
+            probes = [container[probe] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+            assert {probe["httpGet"]["port"] for probe in probes if "httpGet" in probe} <= ports
 
 
 def test_every_container_says_what_it_needs(objects: list[Object]):
@@ -109,6 +109,26 @@ def test_no_replicas_where_an_autoscaler_counts(objects: list[Object]):
     scaled = {o["spec"]["scaleTargetRef"]["name"] for o in objects if "scaleTargetRef" in o.get("spec", {})}
     for o in of_kind(objects, "Deployment"):
         assert ("replicas" in o["spec"]) == (o["metadata"]["name"] not in scaled)
+
+
+def test_budgets_protect_what_serves_and_let_what_does_not_go(objects: list[Object]):
+    for o in of_kind(objects, "PodDisruptionBudget"):
+        assert o["spec"]["maxUnavailable"] >= 1
+        assert o["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_spread_keeps_no_pod_waiting(objects: list[Object]):
+    for name in (TRITON, GATEWAY):
+        spread = pod_spec(objects, name)["topologySpreadConstraints"]
+        assert {s["topologyKey"] for s in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+        assert {s["whenUnsatisfiable"] for s in spread} == {"ScheduleAnyway"}
+        assert all(s["matchLabelKeys"] == ["pod-template-hash"] for s in spread)
+
+
+def test_a_rollout_of_triton_needs_no_free_gpu(objects: list[Object]):
+    update = one(objects, "Deployment", TRITON)["spec"]["strategy"]["rollingUpdate"]
+
+    assert (update["maxSurge"], update["maxUnavailable"]) == (0, 1)
 
 
 def test_each_deployment_has_one_autoscaler_at_most(objects: list[Object]):

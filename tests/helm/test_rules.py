@@ -93,6 +93,10 @@ CASES: dict[str, tuple[Series, Series]] = {
         {f"vllm:num_requests_running{{{OTHER}}}": "0x90"},
         {f"vllm:num_requests_running{{{RELEASE}}}": "0x90"},
     ),
+    "AutoglmTritonUnread": (
+        up(1) | {f"autoglm_requests_running{{{OTHER}}}": "0x90"},
+        up(1) | {f"autoglm_requests_running{{{RELEASE}}}": "0x90"},
+    ),
     "AutoglmKvCacheFull": (
         {f'autoglm_kv_usage_ratio{{{RELEASE},pod="t"}}': "0.97x90"},
         {f'autoglm_kv_usage_ratio{{{RELEASE},pod="t"}}': "0.9x90"},

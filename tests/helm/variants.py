@@ -79,6 +79,7 @@ FEATURES: dict[str, dict[str, Any]] = {
             "sidecars": [],
             "tolerations": [{"key": "phone", "operator": "Exists"}],
             "nodeSelector": {"pool": "gpu"},
+            "probes": {"liveness": {"asksForToken": False}},
         },
         "gateway": {"options": {"media-hosts": ["a.example.com", "b.example.com"], "media-private-addresses": True}},
         "model": {"servedNames": ["autoglm-phone-9b", "phone"], "dynamicGraph": False},

@@ -9,8 +9,11 @@ from tests.cluster.control_plane import PROGRAMS, ControlPlane, start_control_pl
 from tests.cluster.daemons import daemons_in
 from tests.cluster.helm import Helm
 from tests.cluster.programs import NODE
+from tests.helm.chart import GATEWAY, RELEASE
 from tests.node.images import Builder
 from tests.node.node import NAMESPACE, programs_missing, start_containerd, start_node
+from tests.node.release import values, wait_for_rollouts
+from tests.node.room import room_missing
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +29,8 @@ def plane() -> Iterator[ControlPlane]:
     if absent := programs_missing():
         NODE.missing(f"no {', '.join(absent)}: apt-get install containernetworking-plugins")
     folder = Path(os.environ["AUTOGLM_NODE_FOLDER"])
+    if scarce := room_missing(folder):
+        NODE.missing("; ".join(scarce))
     with daemons_in(folder) as daemons:
         plane = start_control_plane(daemons)
         try:
@@ -48,3 +53,12 @@ def helm(plane: ControlPlane) -> Helm:
     home = plane.folder / "helm-home"
     home.mkdir(exist_ok=True)
     return Helm(version=3, kubeconfig=plane.kubeconfig, home=home)
+
+
+@pytest.fixture(scope="session")
+def url(plane: ControlPlane, helm: Helm) -> str:
+    """Of the gateways' Service, with the release installed and ready."""
+    helm.install(RELEASE, NAMESPACE, values())
+    wait_for_rollouts(plane)
+    service = plane.api.get(f"/api/v1/namespaces/{NAMESPACE}/services/{GATEWAY}")
+    return f"http://{service['spec']['clusterIP']}:8000"

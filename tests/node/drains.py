@@ -1,4 +1,4 @@
-"""What pods still have to answer when they are told to stop."""
+"""What pods still have to answer when they are told to stop, and what they said last."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from tests.cluster.api import Api, Object, is_leaving, pods_path
@@ -15,6 +16,7 @@ from tests.cluster.api import Api, Object, is_leaving, pods_path
 _GAUGES = {"triton": (8002, "autoglm_streams"), "gateway": (8000, "vllm:num_requests_running")}
 _LOOK_EVERY_S = 0.5
 _SIGNAL_LATE_S = 3.0  # of the kubelet's SIGTERM, generously: a later look can only see fewer streams
+_LOG_BYTES = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class Drain:
     pod: str
     streams: int
     seconds: float
+    log_end: str
 
     def __str__(self) -> str:
         return f"  {self.pod}: told to stop with {self.streams} streams, gone after {self.seconds:.0f} s"
@@ -35,6 +38,7 @@ class _Leaving:
     component: str
     since_s: float
     streams: int | None = None
+    log_end: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +48,8 @@ class Drains:
     api: Api
     namespace: str
     lag_s: float
+    logs: Path
+    """Where the kubelet keeps them; it removes a pod's when the pod is gone."""
     _ended: list[Drain] = field(default_factory=list)
     _leaving: dict[str, _Leaving] = field(default_factory=dict)
     _looked: threading.Condition = field(default_factory=threading.Condition)
@@ -74,7 +80,7 @@ class Drains:
             while not self._stopping.wait(_LOOK_EVERY_S):
                 try:
                     pods = {pod["metadata"]["name"]: pod for pod in self.api.list(pods_path(self.namespace))}
-                except httpx.TimeoutException:
+                except httpx.TransportError:
                     continue  # a starved API server; the next look sees the same pods
                 with self._looked:
                     self._look(pods, time.monotonic())
@@ -90,15 +96,34 @@ class Drains:
             if is_leaving(pod) and component in _GAUGES:
                 leaving = self._leaving.setdefault(name, _Leaving(component, now_s))
                 if leaving.streams is None and now_s > leaving.since_s + self.lag_s + _SIGNAL_LATE_S:
-                    leaving.streams = _streams(component, pod["status"]["podIP"])
+                    leaving.streams = _streams(component, pod["status"].get("podIP"))
+                leaving.log_end = _log_end(self.logs, pod) or leaving.log_end
         for name in self._leaving.keys() - pods.keys():
             gone = self._leaving.pop(name)
-            seconds = now_s - gone.since_s
-            self._ended.append(Drain(component=gone.component, pod=name, streams=gone.streams or 0, seconds=seconds))
+            self._ended.append(
+                Drain(
+                    component=gone.component,
+                    pod=name,
+                    streams=gone.streams or 0,
+                    seconds=now_s - gone.since_s,
+                    log_end=f"--- {name}\n{gone.log_end}",
+                )
+            )
 
 
-def _streams(component: str, address: str) -> int:
+def _log_end(logs: Path, pod: Object) -> str:
+    metadata = pod["metadata"]
+    folder = logs / f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
+    try:
+        return "".join(file.read_text(errors="replace")[-_LOG_BYTES:] for file in sorted(folder.glob("*/*.log")))
+    except FileNotFoundError:
+        return ""  # just removed
+
+
+def _streams(component: str, address: str | None) -> int:
     """None are left where nobody answers any more."""
+    if address is None:
+        return 0
     port, gauge = _GAUGES[component]
     try:
         page = httpx.get(f"http://{address}:{port}/metrics", timeout=10.0).text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -102,13 +103,18 @@ def start_node(plane: ControlPlane, containerd: Containerd) -> None:
 
 
 def _share_processors() -> None:
-    """A node is a machine of its own; beside thirty busy processes all its pods together would get one share of 31."""
+    """A node is a machine of its own; beside thirty busy processes all its pods together would get one share of 31.
+
+    Only as much as the load asks for: more than the kubelet's own share takes the processors from the API server, and
+    endpoints that come late break streams.
+    """
+    load = os.getloadavg()[0]
     for file, weight in (
-        (Path("/sys/fs/cgroup/cpu/kubepods/cpu.shares"), 8192),
-        (Path("/sys/fs/cgroup/kubepods/cpu.weight"), 300),
+        (Path("/sys/fs/cgroup/cpu/kubepods/cpu.shares"), 256 * load),
+        (Path("/sys/fs/cgroup/kubepods/cpu.weight"), 10 * load),
     ):
         if file.exists():
-            file.write_text(str(weight))
+            file.write_text(str(max(int(file.read_text()), min(round(weight), 8192))))
 
 
 def _start_kubelet(plane: ControlPlane, containerd: Containerd) -> None:
@@ -135,6 +141,7 @@ def _start_kubelet(plane: ControlPlane, containerd: Containerd) -> None:
         "clusterDomain": "cluster.local",
         "resolvConf": str(folder / "resolv.conf"),
         "podLogsDir": str(folder / "logs"),
+        "volumePluginDir": str(folder / "volume-plugins"),
         "failCgroupV1": False,
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
