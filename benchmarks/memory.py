@@ -70,6 +70,8 @@ USABLE = 0.92
 ACTIVATIONS_GIB = 1.5
 """A 1080x2400 screenshot through the ViT in bfloat16, and a prefill chunk: an allowance, not a measurement."""
 GIB = 1 << 30
+FORMS_9B = ("bfloat16", "int8/fp8, GPU", "int8, CPU", "int4, CPU")
+"""int4 is for CPUs only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +111,20 @@ def kv_bytes_per_token(config: TextConfig, depth: int, element_bytes: int) -> in
     return 2 * depth * config.num_kv_heads * config.head_dim * element_bytes
 
 
-def decoder_bytes(config: TextConfig, quantization: str) -> int:
-    """Bytes of the decoder in bfloat16 with its matrices as they are, in int8, or in int4 with an int8 head."""
+def decoder_bytes(config: TextConfig, form: str) -> int:
+    """Bytes of the decoder in one of FORMS_9B. A card keeps the head in bfloat16, a CPU has it in int8, with int4 too."""
     with torch.device("meta"):
         decoder = TextDecoder(config)
     total = 0
     for name, parameter in decoder.named_parameters():
         count = parameter.numel()
-        if parameter.ndim < 2 or "embed_tokens" in name or quantization == "none":
+        is_wide = parameter.ndim < 2 or "embed_tokens" in name or ("lm_head" in name and "GPU" in form)
+        if is_wide or form == "bfloat16":
             total += 2 * count
-        elif quantization == "int8" or "lm_head" in name:
-            total += count + 4 * parameter.shape[0]
-        else:
+        elif form == "int4, CPU" and "lm_head" not in name:
             total += count // 2 + 4 * count // INT4_GROUP
+        else:
+            total += count + 4 * parameter.shape[0]
     return total
 
 
@@ -156,20 +159,19 @@ def table_of_9b() -> list[dict[str, object]]:
     per_token = kv_bytes_per_token(TEXT_9B, TEXT_9B.num_layers, 2)
     print("\nAutoGLM-Phone-9B, computed, GiB (KV in bfloat16; ViT in bfloat16)")
     cards = "".join(f"{f'KV tokens, {card} GB':>20}" for card in CARDS_GB)
-    print(f"{'weights':<10}{'decoder':>10}{'ViT':>8}{'KV, 25,480':>12}{cards}{'fits the full context on':>28}")
-    for quantization in ("none", "int8", "int4"):
-        decoder = decoder_bytes(TEXT_9B, quantization)
-        room = {card: USABLE * card * 1e9 - decoder - vision - ACTIVATIONS_GIB * GIB for card in CARDS_GB}
-        tokens = {card: max(0, int(left // per_token)) for card, left in room.items()}
-        fits = [f"{card} GB" for card in CARDS_GB if tokens[card] >= CONTEXT_TOKENS]
-        cells = "".join(f"{tokens[card]:>20,}" for card in CARDS_GB)
-        name = "bfloat16" if quantization == "none" else quantization
+    print(f"{'weights':<16}{'decoder':>10}{'ViT':>8}{'KV, 25,480':>12}{cards}{'fits the full context on':>28}")
+    for form in FORMS_9B:
+        decoder = decoder_bytes(TEXT_9B, form)
+        left = {card: USABLE * card * 1e9 - decoder - vision - ACTIVATIONS_GIB * GIB for card in CARDS_GB}
+        tokens = {} if "CPU" in form else {card: max(0, int(room // per_token)) for card, room in left.items()}
+        fits = [f"{card} GB" for card, count in tokens.items() if count >= CONTEXT_TOKENS]
+        cells = "".join(f"{tokens[card]:>20,}" if card in tokens else f"{'':>20}" for card in CARDS_GB)
         print(
-            f"{name:<10}{decoder / GIB:>10.2f}{vision / GIB:>8.2f}{CONTEXT_TOKENS * per_token / GIB:>12.2f}{cells}"
-            f"{', '.join(fits) or 'neither':>28}"
+            f"{form:<16}{decoder / GIB:>10.2f}{vision / GIB:>8.2f}{CONTEXT_TOKENS * per_token / GIB:>12.2f}{cells}"
+            f"{', '.join(fits) or ('' if 'CPU' in form else 'neither'):>28}"
         )
         rows.append(
-            {"weights": name, "decoder_bytes": decoder, "vision_bytes": vision, "kv_tokens": tokens, "fits": fits}
+            {"weights": form, "decoder_bytes": decoder, "vision_bytes": vision, "kv_tokens": tokens, "fits": fits}
         )
     return rows
 

@@ -107,8 +107,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             kv_cache_tokens=16_384,  # 0.7 GB at the 9B shape in bfloat16
             offload_encoders_s=30.0,
         ),
-        # One machine: int8 lets the 9B shape and its cache fit a 16 GB card; half of a full screenshot's tokens;
-        # depth may only be spared where the answer stays the same.
+        # One machine: int8 lets the 9B shape and its cache fit a 24 GB card (16 GB: `mobile`, or fewer cached tokens);
+        # half of a full screenshot's tokens; depth may only be spared where the answer stays the same.
         "edge": Profile(
             name="edge",
             max_pixels=1_500 * 784,

@@ -27,6 +27,8 @@ class Stack:
     triton_grpc_port: int
     triton_metrics_port: int
     checkpoint: Path
+    process: subprocess.Popen[str]
+    """The launcher."""
     lines: list[str] = field(default_factory=list)
     """Everything that the launcher printed so far."""
 
@@ -55,18 +57,19 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Start `autoglm serve`, wait until it serves, and end it as Ctrl-C would."""
     http, grpc, triton_grpc, triton_metrics = free_ports(4)
+    command = [sys.executable, "-m", "autoglm_backend.launcher", "--checkpoint", str(checkpoint), "--device", "cpu"]
+    command += ["--port", str(http), "--grpc-port", str(grpc), "--triton-grpc-port", str(triton_grpc)]
+    command += ["--triton-metrics-port", str(triton_metrics), "--log-dir", str(log_dir), "--verbose", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**environment}
+    )
     stack = Stack(
         http_port=http,
         grpc_port=grpc,
         triton_grpc_port=triton_grpc,
         triton_metrics_port=triton_metrics,
         checkpoint=checkpoint,
-    )
-    command = [sys.executable, "-m", "autoglm_backend.launcher", "--checkpoint", str(checkpoint), "--device", "cpu"]
-    command += ["--port", str(http), "--grpc-port", str(grpc), "--triton-grpc-port", str(triton_grpc)]
-    command += ["--triton-metrics-port", str(triton_metrics), "--log-dir", str(log_dir), "--verbose", *options]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**environment}
+        process=process,
     )
     is_ready = threading.Event()
 

@@ -63,6 +63,7 @@ def test_nothing_is_said_to_the_engine_that_was_not_asked_for():
 def test_engine_switches_reach_the_engine():
     switches = ["--tensor-parallel-size=2", "--max-batch-size=5", "--dynamic-batching=off", "--kv-cache-tokens=640"]
     switches += ["--max-model-len=512", "--max-waiting=9", "--threads=1", "--dtype=bfloat16"]
+    switches += ["--sparse-prefill=128", "--cuda-graphs=off"]
 
     assert EngineOptions.from_json(parse_options(switches).engine_options) == EngineOptions(
         tensor_parallel_size=2,
@@ -73,6 +74,8 @@ def test_engine_switches_reach_the_engine():
         max_waiting=9,
         threads=1,
         dtype="bfloat16",
+        sparse_prefill=128,
+        cuda_graphs=False,
     )
 
 

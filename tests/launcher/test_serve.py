@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc
+from tests.launcher.process_tree import descendants, runs
 from tests.tiny_checkpoint import write_checkpoint
 
 import autoglm_protocol
@@ -101,23 +102,9 @@ def _free_ports(count: int) -> list[int]:
         return [server.getsockname()[1] for server in servers]
 
 
-def _runs(pid: int) -> bool:
-    try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
 def _program(pid: int) -> str:
     arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return "gateway" if b"autoglm_gateway" in arguments else Path(arguments[0].decode()).name
-
-
-def _descendants(pid: int) -> list[int]:
-    """The processes that `pid` or one of its threads started, and theirs."""
-    lists = (task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children"))
-    pids = [int(word) for text in lists for word in text.split()]
-    return pids + [below for child in pids for below in _descendants(child)]
 
 
 def _wait_until_over(descriptor: int) -> None:
@@ -134,7 +121,7 @@ def test_a_start_ends_in_the_lines_that_guides_show_and_a_stop_leaves_nothing(tm
         server.wait_for(_LISTENING)
         run = next(server.temporary.iterdir())
         family = list(server.children().values())
-        family += [pid for child in family for pid in _descendants(child)]
+        family += [pid for child in family for pid in descendants(child)]
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health/ready") as response:
             assert response.status == 200
         server.process.send_signal(signal.SIGTERM)
@@ -150,7 +137,7 @@ def test_a_start_ends_in_the_lines_that_guides_show_and_a_stop_leaves_nothing(tm
     assert not any("a line that only the log holds" in line for line in server.lines)
     assert list(server.temporary.iterdir()) == []
     assert list(Path("/dev/shm").glob(f"{run.name}*")) == []
-    assert not [pid for pid in family if _runs(pid)]
+    assert not [pid for pid in family if runs(pid)]
 
 
 def test_a_model_sees_our_packages_its_parameters_and_its_lines_pass_through(tmp_path: Path):
@@ -190,7 +177,7 @@ def test_the_death_of_triton_ends_everything_with_its_last_lines(tmp_path: Path)
         server.wait_for(_LISTENING)
         children = server.children()
         run = next(server.temporary.iterdir())
-        stubs = _descendants(children["tritonserver"])
+        stubs = descendants(children["tritonserver"])
         os.kill(children["tritonserver"], signal.SIGKILL)
 
         assert server.end() == 1
@@ -200,7 +187,7 @@ def test_the_death_of_triton_ends_everything_with_its_last_lines(tmp_path: Path)
     assert list(server.temporary.iterdir()) == []
     assert list(Path("/dev/shm").glob(f"{run.name}*")) == []
     assert stubs
-    assert not [pid for pid in (children["gateway"], *stubs) if _runs(pid)]
+    assert not [pid for pid in (children["gateway"], *stubs) if runs(pid)]
 
 
 def test_the_death_of_the_gateway_ends_everything(tmp_path: Path):
@@ -212,7 +199,7 @@ def test_the_death_of_the_gateway_ends_everything(tmp_path: Path):
         assert server.end() == 1
 
     assert any(line.startswith("[ERROR] gateway was killed by signal 9") for line in server.lines)
-    assert not _runs(children["tritonserver"])
+    assert not runs(children["tritonserver"])
 
 
 def test_a_model_that_cannot_load_is_shown_with_its_reason(tmp_path: Path):
@@ -232,7 +219,7 @@ def test_the_children_of_a_killed_launcher_end_and_the_next_start_sweeps(tmp_pat
     with _launched(tmp_path) as server:
         server.wait_for(_LISTENING)
         children = list(server.children().values())
-        descriptors = [os.pidfd_open(pid) for child in children for pid in (child, *_descendants(child))]
+        descriptors = [os.pidfd_open(pid) for child in children for pid in (child, *descendants(child))]
         server.process.kill()
         server.end()
         for descriptor in descriptors:
@@ -249,7 +236,7 @@ def test_the_models_of_a_killed_triton_end_without_the_launcher(tmp_path: Path):
     with _launched(tmp_path) as server:
         server.wait_for(_LISTENING)
         triton = server.children()["tritonserver"]
-        stubs = [os.pidfd_open(pid) for pid in _descendants(triton)]
+        stubs = [os.pidfd_open(pid) for pid in descendants(triton)]
         server.process.kill()
         os.kill(triton, signal.SIGKILL)
 

@@ -45,7 +45,17 @@ def test_a_quantized_decoder_keeps_its_stream(quantization: str) -> None:
     hidden_TD = torch.randn(9, 64, dtype=torch.bfloat16)
     rotation = decoder.rotation(torch.arange(9).expand(3, -1))
     exact = decoder.run_span(0, 2, hidden_TD, rotation, causal_attend).float()
-    quantize_layers(decoder, quantization)
+    quantize_layers(decoder, quantization, torch.device("cpu"))
     assert not any("proj" in name for name, _ in decoder.named_parameters())
     rounded = decoder.run_span(0, 2, hidden_TD, rotation, causal_attend).float()
     assert ((rounded - exact).norm() / exact.norm()).item() < 0.05
+
+
+def test_weights_go_to_the_card_rounded_and_leave_the_host() -> None:
+    decoder = TextDecoder(CONFIG).to(torch.bfloat16)
+    elsewhere = torch.device("meta")  # any device but the one where the weights were read
+
+    quantize_layers(decoder, "int8", elsewhere)
+
+    assert {parameter.device for parameter in decoder.parameters()} == {elsewhere}
+    assert not any("proj" in name for name, _ in decoder.named_parameters())

@@ -192,8 +192,10 @@ class Engine:
         except Exception:
             # A step that breaks takes its own rows with it and nothing else; the loop lives on.
             log.exception("a step of %d rows failed", len(rows))
+            # A lost rank stops the engine before its step breaks: no fault of these requests.
+            is_over = UnavailableError(self._stop_message) if self._stopping else None
             for tag in {row.sequence.tag for row in rows}:
-                self._end(tag, Failed(error=InternalError("the decoder failed on this request")))
+                self._end(tag, Failed(error=is_over or InternalError("the decoder failed on this request")))
             return
         self._drafts.record_step(rows, plan, result.drafting_s, time.perf_counter() - began)
         self._count(result, verdicts, plan)

@@ -55,17 +55,12 @@ class Choice:
 def prepare_decoder(decoder: TextDecoder, quantization: str, block_tokens: int, cache_dir: Path | None = None) -> None:
     """Give the decoder's layers the fastest form, in place, and compile what they run; nothing without kernels for it.
 
-    quantization: auto, none, int8, int4 (CPU) or fp8 (GPU). cache_dir: where choices are kept; None is the user's cache
-    folder. Raises
-    ValueError for a quantization that this device or precision does not have.
+    quantization: auto, none, int8 or int4; of a CPU's weights. cache_dir: where choices are kept; None is the user's
+    cache folder. Raises ValueError for a quantization that this device or precision does not have.
     """
     weight = decoder.norm.weight
-    if weight.device.type == "cuda" and quantization in ("int8", "int4", "fp8"):
-        from autoglm_backend.models.gpu_linear import check_quantization, quantize_layers
-
-        check_quantization(quantization, weight.device)
-        quantize_layers(decoder, quantization)
-        return
+    if weight.device.type == "cuda":
+        return  # rounded while it was loaded (engine/loading.py), where asked for
     if quantization == "fp8":
         raise ValueError("quantization fp8 needs a CUDA GPU; a CPU takes int8 or int4")
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):

@@ -11,6 +11,7 @@ from torch import nn
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.models.config import TextConfig
 from autoglm_backend.models.decoder import TextDecoder
+from autoglm_backend.models.gpu_linear import check_quantization, quantize_layers
 from autoglm_backend.models.parallel import Shard, cut_of, local_config, make_parallel
 from autoglm_backend.models.shards import checkpoint_shards, text_name
 from autoglm_backend.models.weights import Progress, load_module
@@ -43,9 +44,31 @@ def load_decoder(
     progress: Progress | None = None,
     *,
     shard: Shard | None = None,
+    quantization: str = "auto",
 ) -> TextDecoder:
     """Frozen weights of the decoder, or of one rank's share of it: rank 0 has the embedding and the head, others have
-    layers only. Raises CheckpointError naming the file, ValueError for a share that cannot be cut."""
+    layers only.
+
+    quantization: a GPU gets int8 and fp8 weights rounded already, by way of the host's memory; a CPU's are rounded by
+    `prepare_decoder`. Raises CheckpointError naming the file, ValueError for a share that cannot be cut or a
+    quantization that this GPU does not have.
+    """
+    if device.type != "cuda" or quantization in ("auto", "none"):
+        return _load(checkpoint_dir, config, device, dtype, progress, shard)
+    check_quantization(quantization, device)
+    decoder = _load(checkpoint_dir, config, torch.device("cpu"), dtype, progress, shard)
+    quantize_layers(decoder, quantization, device)
+    return decoder
+
+
+def _load(
+    checkpoint_dir: Path,
+    config: TextConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress | None,
+    shard: Shard | None,
+) -> TextDecoder:
     shards = checkpoint_shards(checkpoint_dir)
     if shard is None:
         decoder = _empty(config, device, dtype, is_parallel=False)

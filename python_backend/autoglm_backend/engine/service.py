@@ -106,7 +106,9 @@ class DecoderService:
         group: WorkerGroup | None,
     ) -> DecoderService:
         shard = None if group is None else Shard(rank=0, size=options.tensor_parallel_size)
-        decoder = load_decoder(checkpoint_dir, config.text, device, dtype, progress, shard=shard)
+        decoder = load_decoder(
+            *(checkpoint_dir, config.text, device, dtype, progress), shard=shard, quantization=options.quantization
+        )
         exits = load_exit_heads(checkpoint_dir, config.text)
         if exits is not None:
             exits = exits.to(device=device, dtype=dtype)

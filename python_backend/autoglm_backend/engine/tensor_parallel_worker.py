@@ -42,7 +42,9 @@ def main(descriptor: int) -> None:
         join_group(store, rank=job.rank, size=options.tensor_parallel_size, device=device)
         config = load_model_config(job.checkpoint_dir).text
         shard = Shard(rank=job.rank, size=options.tensor_parallel_size)
-        decoder = load_decoder(job.checkpoint_dir, config, device, dtype, shard=shard)
+        decoder = load_decoder(
+            *(job.checkpoint_dir, config, device, dtype), shard=shard, quantization=options.quantization
+        )
         prepare_decoder(decoder, options.quantization, options.block_tokens)
         cache = KVCache(
             *(decoder.config, options.num_blocks, options.block_tokens, dtype, device),

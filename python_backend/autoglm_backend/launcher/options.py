@@ -39,6 +39,7 @@ class ServeOptions:
     max_waiting: int | None = None
     threads: int | None = None
     sparse_prefill: int | None = None
+    cuda_graphs: bool = True
     only: str | None = None
     """One of PARTS, where the other runs elsewhere, such as in a pod of its own."""
     fake: tuple[str, ...] | None = None
@@ -83,6 +84,7 @@ _ENGINE_SWITCHES = (
     "max_waiting",
     "threads",
     "sparse_prefill",
+    "cuda_graphs",
 )
 _FAKE_SWITCHES = {
     "fake_text": ("TEXT", "the answer"),
@@ -209,6 +211,12 @@ def _add_engine_switches(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="TOKENS",
         help="long prompts: let each block of the prompt read only so many keys (default: all; changes answers)",
+    )
+    group.add_argument(
+        "--cuda-graphs",
+        type=_switch,
+        metavar="on|off",
+        help="off: steps are not captured, which spares up to 2 GiB of the GPU (default: on)",
     )
 
 

@@ -8,6 +8,7 @@ Shape legend: T tokens, D hidden, H heads, G KV heads, d head dimension, F MLP w
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Protocol
 
@@ -65,7 +66,8 @@ class CpuSpans:
             layer = layers[0]
             assert isinstance(layer, DecoderLayer)
             self.layers.append(CpuLayer(layer, make))
-            del layers[0]
+            del layer, layers[0]
+            _return_free_memory()
 
     def run_span(self, first: int, last: int, stream_TD: Tensor, rotation: Rotation, attend: FusedAttend) -> Tensor:
         """Layers [first, last) over the residual stream, which is left as it was."""
@@ -92,6 +94,13 @@ class CpuSpans:
             following = self.layers[number + 1].addresses[0] if number + 1 < last else 0
             kernels.add_normed(stream, branch.data_ptr(), after_mlp, following, normed, size)
         return stream_TD
+
+
+def _return_free_memory() -> None:
+    """What glibc keeps of plain layers may otherwise add up to a second copy of the weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class CpuHead(nn.Module):

@@ -74,8 +74,11 @@ class _Product(nn.Module):
         return self._product(x_TK)
 
 
-def quantize_layers(decoder: TextDecoder, quantization: str) -> None:
-    """Turn the layers' products into int8 or fp8, in place, one weight at a time; the output head stays as it is."""
+def quantize_layers(decoder: TextDecoder, quantization: str, device: torch.device) -> None:
+    """Turn the layers' products into int8 or fp8 on `device`, in place, one weight at a time; the rest moves as it is.
+
+    A decoder in the host's memory comes to a card that could never hold it unrounded.
+    """
     form = {"int8": Int8Product, "fp8": Float8Product}[quantization]
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
@@ -85,7 +88,8 @@ def quantize_layers(decoder: TextDecoder, quantization: str) -> None:
         ):
             for name in names:
                 linear: nn.Linear = getattr(parent, name)
-                setattr(parent, name, _Product(summed_as(linear, form(linear))))
+                setattr(parent, name, _Product(summed_as(linear, form(linear.to(device)))))
+    decoder.to(device)
 
 
 def check_quantization(quantization: str, device: torch.device) -> None:
