@@ -112,7 +112,7 @@ def kv_bytes_per_token(config: TextConfig, depth: int, element_bytes: int) -> in
 
 
 def decoder_bytes(config: TextConfig, form: str) -> int:
-    """Bytes of the decoder in one of FORMS_9B. A card keeps the head in bfloat16, a CPU has it in int8, with int4 too."""
+    """Bytes of the decoder in one of FORMS_9B. A card keeps the head in bfloat16, a CPU rounds it to int8 at most."""
     with torch.device("meta"):
         decoder = TextDecoder(config)
     total = 0

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def _started(
     command: Sequence[str], ready: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The process and its log, once that says `ready`."""
+    # Whoever ends a benchmark early ends its servers with it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # A file, not a pipe: nobody reads along while the benchmark runs.
     with tempfile.NamedTemporaryFile("w+", prefix="autoglm-bench-", suffix=".log") as log:
         process = subprocess.Popen(
@@ -111,6 +114,7 @@ def _started(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            signal.signal(signal.SIGTERM, before)
 
 
 def _says(path: str, words: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def main() -> None:
     command += ["--threads", threads, "--dtype", dtype, "--quantization", quantization]
     command += ["--port", str(http), "--grpc-port", str(grpc), "--triton-grpc-port", str(triton)]
     command += ["--triton-metrics-port", str(metrics), "--log-dir", tempfile.mkdtemp()]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the server ends with this process
     server = subprocess.Popen(command, stdout=sys.stderr)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=600) as client, ThreadPoolExecutor(16) as pool:
