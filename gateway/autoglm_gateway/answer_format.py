@@ -88,7 +88,7 @@ def _json(fields: JsonFields, name: str) -> Grammar:
     """A schema as an object, or as its text (vLLM)."""
     value = fields.raw[name]
     if not isinstance(value, dict | str):
-        raise fields.wrong_type(name, "a JSON schema")
+        raise fields.wrong_type(name, "a JSON schema", value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return Grammar(kind=GrammarKind.JSON_SCHEMA, value=text, param=fields.where(name))
 

@@ -11,6 +11,7 @@ from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_schema import read_settings, refuse_tools, refuse_unsupported
 from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.sampling import MAX_TOP_LOGPROBS
 
 _COMPLETION = frozenset(("prompt", "suffix", "echo"))
 _MULTIMODAL = frozenset(("prompt", "system", "image", "images", "audio", "audio_format"))
@@ -34,11 +35,12 @@ def parse_multimodal(body: Any, *, features: frozenset[str]) -> ChatDraft:
     """One plain body: `prompt`, `image` or `images`, `audio`, each medium as base64 or a URL."""
     fields = JsonFields(body)
     model = fields.required_text("model")
-    images = [_medium(fields, "image", fields.text("image"))] if fields.text("image") else []
+    image = fields.text("image")
+    images = [] if image is None else [_medium(fields, "image", image)]
     for index, item in enumerate(fields.items("images") or []):
         name = f"images[{index}]"
         if not isinstance(item, str):
-            raise fields.wrong_type(name, "a string")
+            raise fields.wrong_type(name, "a string", item)
         images.append(_medium(fields, name, item))
     audio = fields.text("audio")
     sounds = [] if audio is None else [_medium(fields, "audio", audio)]
@@ -65,27 +67,43 @@ def _prompt(fields: JsonFields) -> str:
     if prompt is None:
         raise InvalidRequestError("prompt is missing", code="missing_required_parameter", param="prompt")
     if not isinstance(prompt, str):
-        raise fields.wrong_type("prompt", "a string; several prompts or token ids are not supported")
+        several = "; several prompts and token ids are not supported" if isinstance(prompt, list) else ""
+        raise fields.wrong_type("prompt", "a string", prompt, hint=several)
     return prompt
 
 
 def _settings(fields: JsonFields, features: frozenset[str], known: frozenset[str]) -> ChatDraft:
     refuse_unsupported(fields)
     refuse_tools(fields)
-    raw = dict(fields.raw)
-    # Here logprobs is the number of alternatives, for chat it is a yes or no.
-    count = fields.raw.get("logprobs")
-    if isinstance(count, int) and not isinstance(count, bool):
-        raw |= {"logprobs": True, "top_logprobs": count}
-    settings = read_settings(JsonFields(raw), features=features, known=known)
-    if answers_with_data(settings.sampling.grammar) and not {"enable_thinking", "chat_template_kwargs"} & raw.keys():
+    for name in ("return_reasoning", "include_reasoning"):
+        if fields.flag(name, False):
+            raise InvalidRequestError(
+                f"{name} is not supported by this endpoint: its answers have one text",
+                code="unsupported_parameter",
+                param=name,
+            )
+    settings = read_settings(_with_logprobs_of_chat(fields), features=features, known=known)
+    if (
+        answers_with_data(settings.sampling.grammar)
+        and not {"enable_thinking", "chat_template_kwargs"} & fields.raw.keys()
+    ):
         # These answers have no place for a thought beside the data.
         settings = replace(settings, options=replace(settings.options, enable_thinking=False))
     return settings
 
 
-def _medium(fields: JsonFields, name: str, text: str | None) -> MediaRef:
-    assert text is not None
+def _with_logprobs_of_chat(fields: JsonFields) -> JsonFields:
+    """Here logprobs is the number of alternatives, for chat it is a yes or no."""
+    given = fields.raw.get("logprobs")
+    if given is None or isinstance(given, bool):
+        return fields
+    count = fields.integer("logprobs")
+    if count is None or not 0 <= count <= MAX_TOP_LOGPROBS:
+        raise InvalidRequestError(f"logprobs is {count}, must be in [0, {MAX_TOP_LOGPROBS}]", param="logprobs")
+    return JsonFields({**fields.raw, "logprobs": True, "top_logprobs": count})
+
+
+def _medium(fields: JsonFields, name: str, text: str) -> MediaRef:
     kind = MediaKind.AUDIO if name == "audio" else MediaKind.IMAGE
     if text[:5].lower() == "data:" or text[:8].lower().startswith(("http://", "https://")):
         return MediaRef(kind=kind, url=text, param=name)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.json_types import json_type, whole_number
 
 _WORDS: dict[type, str] = {
     str: "a string",
-    bool: "true or false",
-    int: "a whole number",
-    list: "a list",
+    bool: "a boolean",
+    int: "an integer",
+    list: "an array",
     dict: "an object",
 }
 
@@ -22,7 +23,8 @@ class JsonFields:
     def __init__(self, raw: Any, path: str = "") -> None:
         if not isinstance(raw, dict):
             where = path or "the request body"
-            raise InvalidRequestError(f"{where} must be an object", code="invalid_type", param=path or None)
+            message = f"{where} must be an object, not {json_type(raw)}"
+            raise InvalidRequestError(message, code="invalid_type", param=path or None)
         self.raw = cast("Mapping[str, Any]", raw)
         self.path = path
 
@@ -54,16 +56,15 @@ class JsonFields:
         value = self.raw.get(name)
         return None if value is None else JsonFields(value, self.where(name))
 
-    def wrong_type(self, name: str, expected: str) -> InvalidRequestError:
-        return InvalidRequestError(
-            f"{self.where(name)} must be {expected}", code="invalid_type", param=self.where(name)
-        )
+    def wrong_type(self, name: str, expected: str, value: Any, *, hint: str = "") -> InvalidRequestError:
+        message = f"{self.where(name)} must be {expected}, not {json_type(value)}{hint}"
+        return InvalidRequestError(message, code="invalid_type", param=self.where(name))
 
     def _typed(self, name: str, kind: type[Any]) -> Any:
         value = self.raw.get(name)
         if value is None:
             return None
-        # bool is an int to Python, not to JSON.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.wrong_type(name, _WORDS[kind])
-        return value
+        found = whole_number(value) if kind is int else value
+        if not isinstance(found, kind):
+            raise self.wrong_type(name, _WORDS[kind], value)
+        return found

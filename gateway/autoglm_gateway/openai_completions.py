@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autoglm_gateway import sse
@@ -44,13 +45,14 @@ class CompletionFormat:
         }
 
     def stream(self, draft: ChatDraft, started: Started) -> CompletionChunks:
-        return CompletionChunks(draft)
+        return CompletionChunks(draft, started)
 
 
 class CompletionChunks:
-    def __init__(self, draft: ChatDraft) -> None:
+    def __init__(self, draft: ChatDraft, started: Started) -> None:
         self._draft = draft
         self._head = _head(draft)
+        self._usage = started.usage
         self._text_offsets = [0] * draft.sampling.n
 
     def first(self) -> bytes:
@@ -70,11 +72,15 @@ class CompletionChunks:
             logprobs = _logprobs(event.logprobs, self._text_offsets[event.index]) if event.logprobs else None
             self._text_offsets[event.index] += len(event.text)
             layers = token_layers(event.token_layers)
+            if self._draft.continuous_usage:
+                count = self._usage.completion_tokens + len(event.token_ids)
+                self._usage = replace(self._usage, completion_tokens=count)
             if event.text or logprobs or layers:
                 yield self._chunk(event.index, text=event.text, logprobs=logprobs, finish_reason=None, **layers)
         elif isinstance(event, ChoiceFinished):
             yield self._chunk(event.index, text="", logprobs=None, finish_reason=event.finish_reason.value)
         elif isinstance(event, Finished):
+            self._usage = event.usage
             graph = {"dynamic_graph": dict(event.dynamic_graph)}
             if self._draft.sampling.n == 1:
                 yield self._chunk(0, text="", logprobs=None, finish_reason=event.finish_reason.value) | graph
@@ -83,6 +89,8 @@ class CompletionChunks:
 
     def _chunk(self, index: int, **choice: Any) -> Json:
         chunk = {**self._head, "choices": [{"index": index, **choice}]}
+        if self._draft.continuous_usage:
+            return chunk | {"usage": self._usage.to_openai()}
         return chunk | {"usage": None} if self._draft.include_usage else chunk
 
 

@@ -105,7 +105,7 @@ def read_content(message: JsonFields, name: str, *, role: Role) -> Sequence[Draf
     if isinstance(content, str):
         return (TextPart(text=content),)
     if not isinstance(content, list):
-        raise message.wrong_type(name, "a string or a list of parts")
+        raise message.wrong_type(name, "a string or an array of parts", content)
     items = cast("list[Any]", content)
     where = message.where(name)
     return tuple(_part(item, f"{where}[{index}]", role) for index, item in enumerate(items))

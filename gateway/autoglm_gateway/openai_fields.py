@@ -34,6 +34,7 @@ WITHOUT_EFFECT_FIELDS = frozenset(
     (
         "metadata",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "request_id",
         "safety_identifier",
@@ -60,6 +61,7 @@ UNSUPPORTED_FIELDS = HARMLESS_VALUES.keys() | frozenset(
         "documents",
         "functions",
         "length_penalty",
+        "moderation",
         "prediction",
         "prompt_logprobs",
         "truncate_prompt_tokens",
@@ -67,5 +69,8 @@ UNSUPPORTED_FIELDS = HARMLESS_VALUES.keys() | frozenset(
         "web_search_options",
     )
 )
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""OpenAI's words for `reasoning_effort`. All but the first mean the same here: the thought is the model's choice."""
 
 KNOWN_FIELDS = SAMPLING_FIELDS | FORMAT_FIELDS | _OPTION_FIELDS | _ENVELOPE | WITHOUT_EFFECT_FIELDS | UNSUPPORTED_FIELDS

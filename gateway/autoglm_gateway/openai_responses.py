@@ -9,6 +9,7 @@ from typing import Any
 from autoglm_gateway import sse
 from autoglm_gateway.answer_text import AnswerReader
 from autoglm_gateway.draft import ChatDraft
+from autoglm_gateway.openai_chat import error_body
 from autoglm_gateway.reasoning import Split
 from autoglm_gateway.responses_items import CallItem, Json, Named, OpenItem, new_id
 from autoglm_gateway.token_spans import TokenSpans, logprob_entries
@@ -54,7 +55,14 @@ class ResponseEvents:
         return b"".join(self._encode(name, data) for name, data in self.events(event))
 
     def failed(self, error: AutoglmError) -> bytes:
-        return self._encode("error", {"code": error.code, "message": error.message, "param": error.param})
+        """In three places: where the reference has it, where OpenAI's API sends it and its SDK looks for it (without
+        that a loop over the stream just ends), and in the response, which clients wait for as the last event."""
+        told = {"code": error.code, "message": error.message, "param": error.param}
+        output = self._done if self._open is None else [*self._done, self._open.item("incomplete")]
+        response = {**self._head, "status": "failed", "output": output, "usage": None, "incomplete_details": None}
+        return self._encode("error", {**told, **error_body(error)}) + self._encode(
+            "response.failed", {"response": {**response, "error": {"code": error.code, "message": error.message}}}
+        )
 
     def end(self) -> bytes:
         return b""
@@ -71,9 +79,10 @@ class ResponseEvents:
             # What is not a call may stand inside of it: the message of a phone's finish.
             at = held.rfind(rest.content)
             yield from self._texts(rest, None if at < 0 else held[at + len(rest.content) :])
-            if not calls and (self._open is None or self._open.is_reasoning):
+            cut_off = event.finish_reason is FinishReason.LENGTH and not calls
+            if not calls and (self._open is None or (self._open.is_reasoning and not cut_off)):
                 yield from self._turn_to(is_reasoning=False)
-            yield from self._close()
+            yield from self._close("incomplete" if cut_off else "completed")
             yield from self._calls(calls)
             response = _completed(self._head, self._done, event.finish_reason, event.usage, event.dynamic_graph)
             yield f"response.{response['status']}", {"response": response}
@@ -98,10 +107,10 @@ class ResponseEvents:
         self._open = OpenItem(is_reasoning=is_reasoning, output_index=len(self._done))
         yield from self._open.opening()
 
-    def _close(self) -> Iterator[Named]:
+    def _close(self, status: str = "completed") -> Iterator[Named]:
         if self._open is not None:
-            yield from self._open.closing()
-            self._done.append(self._open.done())
+            yield from self._open.closing(status)
+            self._done.append(self._open.item(status))
             self._open = None
 
     def _calls(self, calls: tuple[ToolCall, ...]) -> Iterator[Named]:

@@ -9,10 +9,17 @@ from autoglm_gateway.answer_format import answers_with_data, read_grammar
 from autoglm_gateway.draft import ChatDraft
 from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_content import read_messages
-from autoglm_gateway.openai_fields import HARMLESS_VALUES, KNOWN_FIELDS, SAMPLING_FIELDS, UNSUPPORTED_FIELDS
+from autoglm_gateway.openai_fields import (
+    EFFORTS,
+    HARMLESS_VALUES,
+    KNOWN_FIELDS,
+    SAMPLING_FIELDS,
+    UNSUPPORTED_FIELDS,
+)
 from autoglm_gateway.tools import Tools, forced, read_tools
 from autoglm_protocol.chat import ChatOptions
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.json_types import whole_number
 from autoglm_protocol.sampling import SamplingParams
 
 
@@ -114,17 +121,15 @@ def _sampling(fields: JsonFields) -> SamplingParams:
 
 
 def _options(fields: JsonFields) -> ChatOptions:
-    depth = fields.raw.get("depth")
-    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int | str)):
-        raise fields.wrong_type("depth", "a number of layers or a word")
     template = fields.section("chat_template_kwargs")
     thinking = True if template is None else template.flag("enable_thinking", True)
     effort = fields.text("reasoning_effort")
     if effort is not None:
+        check_effort(effort, "reasoning_effort")
         thinking = effort != "none"  # vLLM's reading
     budget = _at_least_0(fields, "thinking_token_budget")
     return ChatOptions(
-        depth=depth,
+        depth=_depth(fields),
         exit=fields.text("exit"),
         attention_window=fields.integer("attention_window"),
         enable_thinking=fields.flag("enable_thinking", thinking),
@@ -137,6 +142,22 @@ def _options(fields: JsonFields) -> ChatOptions:
         **_pixel_limits(fields),
         return_token_layers=fields.flag("return_token_layers", False),
     )
+
+
+def _depth(fields: JsonFields) -> int | str | None:
+    given = fields.raw.get("depth")
+    if given is None or isinstance(given, str):
+        return given
+    layers = whole_number(given)
+    if layers is None:
+        raise fields.wrong_type("depth", "a number of layers or a word", given)
+    return layers
+
+
+def check_effort(effort: str, where: str) -> None:
+    """Raises InvalidRequestError: a misspelt "none" must not think."""
+    if effort not in EFFORTS:
+        raise InvalidRequestError(f"{where} is {effort[:40]!r}, must be one of {', '.join(EFFORTS)}", param=where)
 
 
 def _pixel_limits(fields: JsonFields) -> dict[str, int | None]:

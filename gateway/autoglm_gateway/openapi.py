@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from autoglm_gateway.openai_content import ROLES
+from autoglm_gateway.openai_fields import EFFORTS
 from autoglm_protocol.profile import MAX_SECONDS, MAX_STEPS
 from autoglm_protocol.sampling import MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
 
@@ -50,8 +51,12 @@ SETTINGS: Json = {
     "attention_window": {**_WHOLE, "minimum": 1, "description": "tokens that each token reads of those before it"},
     "return_token_layers": {**_FLAG, "default": False, "description": "token_layers in every choice"},
     "enable_thinking": {**_FLAG, "default": True},
-    "reasoning_effort": {**_TEXT, "description": '"none" turns thinking off'},
-    "return_reasoning": {**_FLAG, "default": False, "description": "split <think>...</think> into reasoning_content"},
+    "reasoning_effort": {"type": "string", "enum": [*EFFORTS], "description": '"none" turns thinking off'},
+    "return_reasoning": {
+        **_FLAG,
+        "default": False,
+        "description": "split <think>...</think> into reasoning_content; refused where answers have one text",
+    },
     "include_reasoning": {**_FLAG, "description": "another word for return_reasoning"},
     "max_reasoning_tokens": {**_WHOLE, "minimum": 0},
     "thinking_token_budget": {**_WHOLE, "minimum": 0, "description": "another word for max_reasoning_tokens"},

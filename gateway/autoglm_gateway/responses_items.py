@@ -25,7 +25,7 @@ class OpenItem:
         self._tokens: list[Json] = []
 
     def opening(self) -> Iterator[Named]:
-        empty: Json = {**self._item("in_progress"), "content": []}
+        empty: Json = {**self.item("in_progress"), "content": []}
         yield "response.output_item.added", {"output_index": self._output_index, "item": empty}
         yield "response.content_part.added", {**self._where(), "part": self._part("")}
 
@@ -35,16 +35,15 @@ class OpenItem:
         self._tokens += logprobs
         return f"response.{self._word}.delta", {**self._where(), "delta": text, **self._logprobs(logprobs)}
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self, status: str) -> Iterator[Named]:
+        """`status`: "completed", or "incomplete" where the answer was cut off inside of it."""
         text = "".join(self._texts)
         yield f"response.{self._word}.done", {**self._where(), "text": text, **self._logprobs(self._tokens)}
         yield "response.content_part.done", {**self._where(), "part": self._part(text)}
-        yield "response.output_item.done", {"output_index": self._output_index, "item": self.done()}
+        yield "response.output_item.done", {"output_index": self._output_index, "item": self.item(status)}
 
-    def done(self) -> Json:
-        return self._item("completed")
-
-    def _item(self, status: str) -> Json:
+    def item(self, status: str) -> Json:
+        """With the text so far."""
         item: Json = {"id": self._id, "status": status, "content": [self._part("".join(self._texts))]}
         if self.is_reasoning:
             return {**item, "type": "reasoning", "summary": []}

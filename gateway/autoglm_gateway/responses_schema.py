@@ -9,12 +9,13 @@ from autoglm_gateway.answer_format import read_format
 from autoglm_gateway.draft import ChatDraft, DraftMessage
 from autoglm_gateway.json_fields import JsonFields
 from autoglm_gateway.openai_fields import HARMLESS_VALUES
-from autoglm_gateway.openai_schema import offering, read_settings, refuse_unsupported
+from autoglm_gateway.openai_schema import check_effort, offering, read_settings, refuse_unsupported
 from autoglm_gateway.responses_input import read_input
 from autoglm_gateway.tools import read_tools
 from autoglm_protocol.chat import Role, TextPart
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.grammar import Grammar
+from autoglm_protocol.sampling import MAX_TOKENS
 
 _PLATFORM = ("max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
 """True of any answer, or about tools that OpenAI runs itself: accepted and repeated."""
@@ -108,17 +109,21 @@ def _unsupported(name: str, instead: str = "") -> InvalidRequestError:
 def _as_chat(fields: JsonFields) -> JsonFields:
     """The same settings under the names that chat has for them."""
     raw = dict(fields.raw)
+    fields.section("stream_options")
     raw.pop("stream_options", None)  # only about obfuscation here
-    if not raw.get("tools"):
-        raw.pop("tools", None)  # clients of this API send an empty list
+    if raw.get("tools") == []:
+        del raw["tools"]  # clients of this API send an empty list
     limit = fields.integer("max_output_tokens")
     if limit is not None:
-        if limit < 1:
-            raise InvalidRequestError(f"max_output_tokens is {limit}, must be at least 1", param="max_output_tokens")
+        if not 1 <= limit <= MAX_TOKENS:
+            message = f"max_output_tokens is {limit}, must be in [1, {MAX_TOKENS}]"
+            raise InvalidRequestError(message, param="max_output_tokens")
         raw["max_completion_tokens"] = limit
     reasoning = fields.section("reasoning")
-    if reasoning is not None and reasoning.text("effort") is not None:
-        raw["reasoning_effort"] = reasoning.text("effort")
+    effort = None if reasoning is None else reasoning.text("effort")
+    if effort is not None:
+        check_effort(effort, "reasoning.effort")
+        raw["reasoning_effort"] = effort
     if reasoning is not None and reasoning.text("summary") is not None and raw.get("return_reasoning") is None:
         raw["return_reasoning"] = True  # there is no summary: who wants one gets the thought itself
     if _asks_for_logprobs(fields):

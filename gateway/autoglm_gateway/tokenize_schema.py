@@ -49,8 +49,10 @@ def parse_detokenize(body: Any, *, features: frozenset[str]) -> ChatDraft:
     if tokens is None:
         raise InvalidRequestError("tokens is missing", code="missing_required_parameter", param="tokens")
     for index, token in enumerate(tokens):
-        if type(token) is not int or not 0 <= token < 1 << 31:
-            raise fields.wrong_type(f"tokens[{index}]", "a token id")
+        if type(token) is not int:
+            raise fields.wrong_type(f"tokens[{index}]", "an integer", token)
+        if not 0 <= token < 1 << 31:
+            raise InvalidRequestError(f"tokens[{index}] is {token}, which is no token id", param=f"tokens[{index}]")
     task = Task(kind=TaskKind.DETOKENIZE, token_ids=tuple(cast("list[int]", tokens)))
     ignored = tuple(sorted(fields.raw.keys() - {"model", "tokens"}))
     return ChatDraft(model=model, messages=(), task=task, ignored_fields=ignored)

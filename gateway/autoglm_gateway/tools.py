@@ -48,6 +48,7 @@ def read_tools(fields: JsonFields, *, is_flat: bool = False) -> Tools | None:
 
     `is_flat`: a function's name stands beside its `type`, as /v1/responses has it, and not in `function`.
     """
+    parallel = fields.flag("parallel_tool_calls", True)
     offered = _offered(fields, is_flat=is_flat)
     choice: Any = fields.raw.get("tool_choice")
     if offered is None:
@@ -56,7 +57,6 @@ def read_tools(fields: JsonFields, *, is_flat: bool = False) -> Tools | None:
         return None
     if choice == "none":
         return None
-    parallel = fields.flag("parallel_tool_calls", True)
     return replace(_chosen(offered, fields), parallel=parallel)
 
 

@@ -20,8 +20,17 @@ Json = dict[str, Any]
 
 MAX_FILE_BYTES = 25 << 20
 """OpenAI's limit."""
-_HINTS = ("language",)
-"""Accepted without effect: the encoder hears English and Chinese alike."""
+_HINTS = ("language", "languages[]", "languages", "chunking_strategy")
+"""Accepted without effect: the encoder hears English and Chinese alike, and a file in one piece."""
+_UNSUPPORTED = (
+    "prompt",
+    "timestamp_granularities",
+    "include",
+    "keywords",
+    "known_speaker_names",
+    "known_speaker_references",
+)
+"""What a caller would miss in the answer. Lists come with [] behind the name."""
 _FORMATS = ("json", "text")
 _TRUE, _FALSE = ("true", "1"), ("false", "0", "")
 
@@ -48,17 +57,24 @@ def parse_transcription(form: Form) -> tuple[ChatDraft, str]:
 
 
 def _unknown(texts: Mapping[str, str], files: Mapping[str, bytes]) -> set[str]:
-    for name in ("prompt", "timestamp_granularities[]", "timestamp_granularities", "include[]", "include"):
+    for name in (spelled for plain in _UNSUPPORTED for spelled in (plain, f"{plain}[]")):
         if texts.get(name):
             raise InvalidRequestError(
                 f"{name} is not supported by this server", code="unsupported_parameter", param=name
             )
-    if texts.get("temperature", "0") not in ("0", "0.0"):
+    if not _is_zero(texts.get("temperature") or "0"):
         raise InvalidRequestError(
             "temperature must be 0: what was heard is not sampled", code="unsupported_parameter", param="temperature"
         )
     known = {"model", "file", "stream", "response_format", "temperature", *_HINTS}
     return (texts.keys() | files.keys()) - known
+
+
+def _is_zero(text: str) -> bool:
+    try:
+        return float(text) == 0
+    except ValueError:
+        return False
 
 
 def _response_format(texts: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from autoglm_protocol.actions import ACTION_NAMES, FINISH_SPEC
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.json_types import json_type
 
 MAX_GRAMMAR_BYTES = 64 << 10
 MAX_GRAMMAR_CHOICES = 1024
@@ -112,7 +113,8 @@ class Grammar:
     def from_json(cls, raw: Any) -> Grammar:
         """Inverse of `to_json`, of hand-written JSON too. Raises InvalidRequestError."""
         if not isinstance(raw, Mapping):
-            raise _refusal("grammar must be an object with kind and value", code="invalid_type")
+            message = f"grammar must be an object with kind and value, not {json_type(raw)}"
+            raise _refusal(message, code="invalid_type")
         given = cast("Mapping[Any, Any]", raw)
         unknown = sorted(map(str, given.keys() - {"kind", "value", "param"}))
         if unknown:
@@ -123,7 +125,7 @@ class Grammar:
             raise _refusal(f"grammar.kind is {kind!r}, must be one of {', '.join(kinds)}")
         for name, text in (("value", value), ("param", param)):
             if not isinstance(text, str):
-                raise _refusal(f"grammar.{name} has the wrong type: {type(text).__name__}", code="invalid_type")
+                raise _refusal(f"grammar.{name} must be a string, not {json_type(text)}", code="invalid_type")
         return cls(kind=GrammarKind(kind), value=value, param=param)
 
     def _parsed(self) -> Any:

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.grammar import Grammar
+from autoglm_protocol.json_types import json_type, whole_number
 
 MAX_STOP_STRINGS = 4
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 16
+MAX_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class SamplingParams:
         if self.seed is not None:
             _within("seed", self.seed, -(1 << 63), (1 << 63) - 1)
         if self.max_tokens is not None:
-            _within("max_tokens", self.max_tokens, 1, 1 << 20)
+            _within("max_tokens", self.max_tokens, 1, MAX_TOKENS)
         _within("min_tokens", self.min_tokens, 0, self.max_tokens if self.max_tokens is not None else 1 << 20)
         _within("n", self.n, 1, MAX_CHOICES)
         _within("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
@@ -68,6 +70,8 @@ class SamplingParams:
             raise InvalidRequestError(f"stop has {len(self.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop")
         if any(not text for text in self.stop):
             raise InvalidRequestError("stop must not hold an empty string", param="stop")
+        if self.allowed_token_ids == ():
+            raise InvalidRequestError("allowed_token_ids allows no token at all", param="allowed_token_ids")
 
     @property
     def is_deterministic(self) -> bool:
@@ -102,45 +106,74 @@ _FLOATS = {
 }
 _INTS = {"top_k", "seed", "max_tokens", "min_tokens", "top_logprobs", "n"}
 _BOOLS = {"ignore_eos", "include_stop_str_in_output", "logprobs"}
+_NULLABLE = {"seed", "max_tokens", "allowed_token_ids", "grammar"}
 
 
 def _typed(name: str, value: Any) -> Any:
     """JSON value -> field value; bool is no number here although Python says so."""
-    wrong = InvalidRequestError(f"{name} has the wrong type: {type(value).__name__}", code="invalid_type", param=name)
-    if name in _FLOATS:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong
-        return float(value)
-    if name in _INTS:
-        if value is None and name in ("seed", "max_tokens"):
-            return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise wrong
-        return value
-    if name in _BOOLS:
-        if not isinstance(value, bool):
-            raise wrong
-        return value
-    if name == "logit_bias":
-        if not isinstance(value, Mapping):
-            raise wrong
-        try:
-            return {int(token): float(bias) for token, bias in cast("Mapping[Any, Any]", value).items()}
-        except (TypeError, ValueError):
-            raise wrong from None
-    if name in ("allowed_token_ids", "grammar") and value is None:
+    if value is None and name in _NULLABLE:
         return None
     if name == "grammar":
         return Grammar.from_json(value)
+    if name in _FLOATS:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong_type(name, "a number", value)
+        return _float(value)
+    if name in _INTS:
+        number = whole_number(value)
+        if number is None:
+            raise _wrong_type(name, "an integer", value)
+        return number
+    if name in _BOOLS:
+        if not isinstance(value, bool):
+            raise _wrong_type(name, "a boolean", value)
+        return value
+    if name == "logit_bias":
+        return _biases(value)
     if name == "stop" and isinstance(value, str):
         return (value,)
-    element = str if name in ("stop", "bad_words") else int
+    return _items(name, value, "strings" if name in ("stop", "bad_words") else "integers")
+
+
+def _biases(value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise _wrong_type("logit_bias", "an object", value)
+    biases: dict[int, float] = {}
+    for token, bias in cast("Mapping[Any, Any]", value).items():
+        try:
+            token_id = int(token)
+        except (TypeError, ValueError):
+            message = f"logit_bias has the key {str(token)[:40]!r}, must be a token id"
+            raise InvalidRequestError(message, code="invalid_type", param="logit_bias") from None
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise _wrong_type(f"logit_bias.{token_id}", "a number", bias)
+        biases[token_id] = _float(bias)
+    return biases
+
+
+def _float(value: float) -> float:
+    """An integer beyond every float is out of each range, as infinity is."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _items(name: str, value: Any, of: str) -> tuple[Any, ...]:
+    """A tuple of "strings" or "integers"; a complaint about one of them is about the field."""
     if not isinstance(value, list | tuple):
-        raise wrong
-    items = tuple(cast("list[Any]", value))
-    if not all(isinstance(item, element) and not isinstance(item, bool) for item in items):
-        raise wrong
+        raise _wrong_type(name, f"a string or an array of {of}" if name == "stop" else f"an array of {of}", value)
+    items = tuple(item if of == "strings" else whole_number(item) for item in cast("list[Any]", value))
+    for index, item in enumerate(items):
+        if not isinstance(item, str if of == "strings" else int):
+            expected = "a string" if of == "strings" else "an integer"
+            raise _wrong_type(name, expected, cast("list[Any]", value)[index], where=f"{name}[{index}]")
     return items
+
+
+def _wrong_type(name: str, expected: str, value: Any, *, where: str | None = None) -> InvalidRequestError:
+    message = f"{where or name} must be {expected}, not {json_type(value)}"
+    return InvalidRequestError(message, code="invalid_type", param=name)
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

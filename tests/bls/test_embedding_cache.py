@@ -15,10 +15,21 @@ def media(num_tokens: int = 1) -> EmbeddedMedia:
 
 
 def test_second_request_finds_the_first_ones_embeddings() -> None:
-    cache, made = EmbeddingCache(1000), media()
+    cache = EmbeddingCache(1000)
+    made = EmbeddedMedia(embeddings_MD=np.arange(8, dtype=np.float32).reshape(2, 4), grid=(1, 2))
     assert cache.get_or_compute(b"k", lambda: made) == (made, False)
-    assert cache.get_or_compute(b"k", lambda: media()) == (made, True)
-    assert cache.num_hits == 1
+    found, was_there = cache.get_or_compute(b"k", media)
+    assert (was_there, found.grid, cache.num_hits) == (True, (1, 2), 1)
+    np.testing.assert_array_equal(found.embeddings_MD, made.embeddings_MD)
+
+
+def test_what_is_kept_cannot_be_written_over() -> None:
+    cache = EmbeddingCache(1000)
+    cache.get_or_compute(b"k", media)
+    found = cache.get(b"k")
+    assert found is not None
+    with pytest.raises(ValueError, match="read-only"):
+        found.embeddings_MD[0, 0] = 1.0
 
 
 def test_least_recently_used_leaves_when_the_bytes_run_out() -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
+import httpx
 import pytest
+from tests.gateway.processes import running_gateway
+from tests.gateway.wire import chat_body, post
 
 from autoglm_gateway.admission import Admission, AdmissionLimits
 from autoglm_protocol.errors import OverloadedError
@@ -32,6 +36,26 @@ async def test_waiters_start_by_priority_and_then_by_arrival():
 
     assert entered == ["first", "urgent", "a", "b", "late"]
     assert (admission.running, admission.waiting) == (0, 0)
+
+
+def test_a_request_says_its_priority_over_http():
+    answered: list[str] = []
+
+    def ask(name: str, priority: int) -> None:
+        assert post(gateway, chat_body(max_tokens=1, priority=priority)).status_code == 200
+        answered.append(name)
+
+    with running_gateway("--fake", "--fake-tokens-per-s", "2", "--max-running", "1") as gateway:
+        url = f"{gateway.v1}/chat/completions"
+        threads = [threading.Thread(target=ask, args=asked) for asked in (("late", 5), ("urgent", -5))]
+        with httpx.stream("POST", url, json=chat_body(stream=True)):  # longer than all the rest, and then left
+            for count, thread in enumerate(threads, 1):
+                thread.start()
+                gateway.wait_for_metric("vllm:num_requests_waiting", count, timeout_s=5)
+        for thread in threads:
+            thread.join()
+
+    assert answered == ["urgent", "late"]
 
 
 async def test_a_full_queue_refuses_at_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -20,6 +21,13 @@ MULTIMODAL = "/v1/multimodal/completions"
 def client(gateway: Gateway):
     with openai.OpenAI(base_url=gateway.v1, api_key="EMPTY", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def breaker() -> Iterator[Gateway]:
+    """Every answer fails behind its third token."""
+    with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize("prompt", ["Hi", ["Hi"]])
@@ -44,6 +52,14 @@ def test_a_streamed_completion_says_the_same(client: openai.OpenAI):
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+def test_continuous_usage_of_a_completion_rises_with_every_chunk(client: openai.OpenAI):
+    """Check 5."""
+    options: Any = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = client.completions.create(model=MODEL, prompt="Hi", max_tokens=3, stream=True, stream_options=options)
+
+    assert [chunk.usage and chunk.usage.completion_tokens for chunk in chunks] == [1, 2, 3, 3, 3]
+
+
 def test_completion_logprobs_count_characters(client: openai.OpenAI):
     logprobs = client.completions.create(model=MODEL, prompt="Hi", max_tokens=3, logprobs=1).choices[0].logprobs
 
@@ -61,7 +77,10 @@ def test_completion_logprobs_count_characters(client: openai.OpenAI):
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": "a", "best_of": 3}, "best_of"),
-        ({"prompt": "a", "logprobs": 21}, "top_logprobs"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
+        ({"prompt": "a", "logprobs": -1}, "logprobs"),
+        ({"prompt": "a", "logprobs": "5"}, "logprobs"),
+        ({"prompt": "a", "return_reasoning": True}, "return_reasoning"),
     ],
 )
 def test_a_bad_completion_is_refused_by_field(gateway: Gateway, fields: dict[str, Any], param: str):
@@ -89,6 +108,7 @@ def test_one_plain_body_carries_media(gateway: Gateway, media: dict[str, Any], t
     [
         ({}, "prompt"),
         ({"image": "no base64!"}, "image"),
+        ({"prompt": "a", "image": ""}, "image"),
         ({"images": [b64(png()), 5]}, "images[1]"),
         ({"images": [b64(b"text")]}, "images[0]"),
         ({"audio": b64(b"a text file")}, "audio"),
@@ -115,6 +135,14 @@ def test_a_response_that_is_cut_off_says_so(client: openai.OpenAI):
     assert response.status == "incomplete"
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
+    assert [(item.type, getattr(item, "status", None)) for item in response.output] == [("message", "incomplete")]
+
+
+def test_a_response_that_is_cut_off_in_its_thought_has_no_message(client: openai.OpenAI):
+    extra = {"return_reasoning": True}
+    response = client.responses.create(model=MODEL, input="Hi", max_output_tokens=4, extra_body=extra)
+
+    assert [(item.type, getattr(item, "status", None)) for item in response.output] == [("reasoning", "incomplete")]
 
 
 def test_a_response_takes_pictures_in_its_input(client: openai.OpenAI):
@@ -146,13 +174,25 @@ def test_a_streamed_response_says_the_same_as_the_whole_one(client: openai.OpenA
     assert [item.type for item in whole.output] == (["reasoning", "message"] if split else ["message"])
 
 
-def test_a_streamed_response_that_fails_ends_with_an_error_event():
-    with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:
-        body = {"model": MODEL, "input": "Hi", "stream": True}
-        lines = post(gateway, body, "/v1/responses").text.strip().splitlines()
+def test_a_streamed_response_that_fails_says_so_wherever_clients_look(breaker: Gateway):
+    """Check 29: flat as in OpenAI's reference, nested as its API sends it, and as the last state of the response."""
+    body = {"model": MODEL, "input": "Hi", "stream": True}
+    lines = post(breaker, body, "/v1/responses").text.strip().splitlines()
+    error, failed = (json.loads(line.removeprefix("data: ")) for line in (lines[-4], lines[-1]))
 
-        assert lines[-2] == "event: error"
-        assert json.loads(lines[-1].removeprefix("data: "))["code"] == "internal_error"
+    assert (lines[-5], lines[-2]) == ("event: error", "event: response.failed")
+    assert error["code"] == error["error"]["code"] == failed["response"]["error"]["code"] == "internal_error"
+    assert failed["sequence_number"] == error["sequence_number"] + 1
+    assert failed["response"]["status"] == "failed"
+    assert [item["status"] for item in failed["response"]["output"]] == ["incomplete"]
+
+
+def test_the_sdk_raises_for_a_streamed_response_that_fails(breaker: Gateway):
+    """Check 29."""
+    with openai.OpenAI(base_url=breaker.v1, api_key="EMPTY") as client:
+        stream = client.responses.create(model=MODEL, input="Hi", stream=True)
+        with pytest.raises(openai.APIError, match="failed"):
+            list(stream)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +206,10 @@ def test_a_streamed_response_that_fails_ends_with_an_error_event():
         ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "a", "max_output_tokens": 1 << 21}, "max_output_tokens"),
+        ({"input": "a", "reasoning": {"effort": "nonne"}}, "reasoning.effort"),
+        ({"input": "a", "stream_options": "all"}, "stream_options"),
+        ({"input": "a", "tools": {}}, "tools"),
         ({"input": "a", "truncation": "auto"}, "truncation"),
         ({"input": "a", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),

@@ -233,6 +233,16 @@ def test_a_full_queue_is_resource_exhausted():
         assert int(dict(error.trailing_metadata())["retry-after"]) >= 1
 
 
+def test_a_backend_that_is_not_ready_is_unavailable():
+    """Check 38."""
+    with running_gateway("--fake", "--no-fake-ready") as gateway, grpc.insecure_channel(gateway.grpc) as channel:
+        stub = autoglm_pb2_grpc.AutoGLMStub(channel)
+        for call in (lambda: stub.Chat(request()), lambda: list(stub.ChatStream(request()))):
+            error = refused(call)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert dict(error.trailing_metadata())["error-code"] == "backend_unavailable"
+
+
 def test_a_failure_in_the_middle_ends_the_stream_with_a_status():
     with running_gateway("--fake", "--fake-fail-at-token", "3") as gateway:  # noqa: SIM117
         with grpc.insecure_channel(gateway.grpc) as channel:

@@ -105,7 +105,7 @@ def test_all_bodies_together_are_bounded():
 
 
 def test_health_answers_while_large_pictures_are_handled(gateway: Gateway):
-    """Check 35: 20 requests with a picture of 5 MB each, and the time that the server needs for a probe meanwhile."""
+    """Check 35: 20 requests with a picture of 5 MB each, and the time that the server needs for probes meanwhile."""
     picture = png(8, 8)[:-12] + b"\x00\x50\x00\x00tEXt" + bytes(0x500000) + bytes(4) + png(8, 8)[-12:]
     body = json.dumps(chat_body([image_part(picture)])).encode()
     url = f"{gateway.v1}/chat/completions"
@@ -118,8 +118,10 @@ def test_health_answers_while_large_pictures_are_handled(gateway: Gateway):
         thread.start()
     slowest_ms = 0
     while any(thread.is_alive() for thread in threads):
-        response = httpx.get(f"http://{gateway.http}/health/live")
-        slowest_ms = max(slowest_ms, int(response.headers["openai-processing-ms"]))
+        for path in ("/health/live", "/health/ready", "/health"):
+            response = httpx.get(f"http://{gateway.http}{path}")
+            assert response.status_code == 200
+            slowest_ms = max(slowest_ms, int(response.headers["openai-processing-ms"]))
     for thread in threads:
         thread.join()
 

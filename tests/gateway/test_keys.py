@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def test_all_six_rate_limit_headers_come_with_answers_streams_and_refusals(tmp_p
 
         for response in (whole, stream, refused):
             assert all(response.headers[name] for name in LIMIT_HEADERS)
+            resets = [response.headers[f"x-ratelimit-reset-{of}"] for of in ("requests", "tokens")]
+            assert all(re.fullmatch(r"(\d+m)?\d+s|\d+ms", reset) for reset in resets), resets
         assert [r.headers["x-ratelimit-remaining-requests"] for r in (whole, stream, refused)] == ["1", "0", "0"]
         assert refusal(refused, 429)["code"] == "rate_limit_exceeded"
         assert 1 <= int(refused.headers["retry-after"]) <= 30

@@ -62,6 +62,8 @@ def test_what_is_no_json_object_is_refused(gateway: Gateway, body: bytes):
         ({"max_reasoning_steps": -1}, "max_reasoning_steps"),
         ({"chat_template_kwargs": []}, "chat_template_kwargs"),
         ({"priority": 1 << 40}, "priority"),
+        ({"reasoning_effort": "nonne"}, "reasoning_effort"),
+        ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
     ],
 )
 def test_the_field_is_named(gateway: Gateway, fields: dict[str, Any], param: str):
@@ -70,9 +72,37 @@ def test_the_field_is_named(gateway: Gateway, fields: dict[str, Any], param: str
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": {}}, "messages must be an array, not an object"),
+        ({"messages": [None]}, "messages[0] must be an object, not null"),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0].content must be a string or an array of parts, not an integer",
+        ),
+        ({"model": 5}, "model must be a string, not an integer"),
+        ({"stream": "true"}, "stream must be a boolean, not a string"),
+        ({"priority": 0.5}, "priority must be an integer, not a number"),
+        ({"top_p": "0.5"}, "top_p must be a number, not a string"),
+        ({"depth": [6]}, "depth must be a number of layers or a word, not an array"),
+    ],
+)
+def test_a_wrong_type_is_told_in_jsons_words(gateway: Gateway, fields: dict[str, Any], message: str):
+    """Check 11."""
+    assert refusal(post(gateway, {**chat_body(), **fields}), 400)["message"] == message
+
+
+def test_an_integer_may_be_written_with_a_point(gateway: Gateway):
+    usage = post(gateway, chat_body(max_tokens=2.0, n=1.0, priority=0.0, depth=6.0)).json()["usage"]
+
+    assert usage["completion_tokens"] == 2
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("response_format", {"type": "json_object"}),
+        ("moderation", {"model": "omni-moderation-latest"}),
         ("guided_regex", "[0-9]+"),
         ("functions", []),
         ("modalities", ["text", "audio"]),

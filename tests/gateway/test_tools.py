@@ -109,17 +109,17 @@ def test_a_cut_off_action_is_text(gateway: Gateway) -> None:
 
 
 def test_the_sdk_runs_a_loop_with_results(gateway: Gateway) -> None:
-    client = OpenAI(base_url=gateway.v1, api_key="none")
-    tools: Any = PHONE
-    messages: list[Any] = [{"role": "user", "content": "Open Bluetooth"}]
-    first = client.chat.completions.create(model=MODEL, messages=messages, tools=tools).choices[0].message
-    assert first.tool_calls
-    messages += [
-        first.model_dump(exclude_none=True),
-        {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "tapped"},
-    ]
-    second = client.chat.completions.create(model=MODEL, messages=messages, tools=tools)
-    assert second.choices[0].finish_reason == "tool_calls"
+    with OpenAI(base_url=gateway.v1, api_key="none") as client:
+        tools: Any = PHONE
+        messages: list[Any] = [{"role": "user", "content": "Open Bluetooth"}]
+        first = client.chat.completions.create(model=MODEL, messages=messages, tools=tools).choices[0].message
+        assert first.tool_calls
+        messages += [
+            first.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "tapped"},
+        ]
+        second = client.chat.completions.create(model=MODEL, messages=messages, tools=tools)
+        assert second.choices[0].finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,21 +18,25 @@ from autoglm_gateway.transcriptions import MAX_FILE_BYTES
 from autoglm_protocol.errors import InvalidRequestError
 
 
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[OpenAI]:
+    with OpenAI(base_url=gateway.v1, api_key="none") as client:
+        yield client
+
+
 def ask(gateway: Gateway, data: bytes | None = None, **fields: str) -> httpx.Response:
     files: Any = {"file": ("a.wav", wav() if data is None else data, "audio/wav")}
     return httpx.post(f"{gateway.v1}/audio/transcriptions", files=files, data={"model": MODEL, **fields}, timeout=30)
 
 
-def test_the_sdk_gets_text_and_usage(gateway: Gateway) -> None:
-    client = OpenAI(base_url=gateway.v1, api_key="none")
+def test_the_sdk_gets_text_and_usage(client: OpenAI) -> None:
     answer = client.audio.transcriptions.create(model=MODEL, file=("a.wav", wav()), language="en", temperature=0)
     assert "I tap it" in answer.text
     assert answer.usage is not None
     assert answer.usage.type == "tokens"
 
 
-def test_the_sdk_streams_the_same_text(gateway: Gateway) -> None:
-    client = OpenAI(base_url=gateway.v1, api_key="none")
+def test_the_sdk_streams_the_same_text(gateway: Gateway, client: OpenAI) -> None:
     events = list(client.audio.transcriptions.create(model=MODEL, file=("a.wav", wav()), stream=True))
     assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
     assert events[-1].type == "transcript.text.done"
@@ -52,12 +57,25 @@ def test_text_is_plain(gateway: Gateway) -> None:
         ({"response_format": "srt"}, "response_format"),
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities[]"),
         ({"prompt": "names: WeChat"}, "prompt"),
+        ({"keywords[]": "WeChat"}, "keywords[]"),
+        ({"known_speaker_names[]": "me"}, "known_speaker_names[]"),
+        ({"include[]": "logprobs"}, "include[]"),
+        ({"temperature": "hot"}, "temperature"),
         ({"temperature": "0.5"}, "temperature"),
         ({"stream": "maybe"}, "stream"),
     ],
 )
 def test_what_cannot_be_given_is_refused_by_field(gateway: Gateway, fields: dict[str, str], param: str) -> None:
     assert refusal(ask(gateway, **fields), 400)["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields", [{"languages[]": "en"}, {"chunking_strategy": "auto"}, {"temperature": "0.00"}, {"temperature": ""}]
+)
+def test_what_changes_nothing_is_taken(gateway: Gateway, fields: dict[str, str]) -> None:
+    before = gateway.metric("autoglm_gateway_unknown_fields_total")
+    assert ask(gateway, **fields).status_code == 200
+    assert gateway.metric("autoglm_gateway_unknown_fields_total") == before
 
 
 def test_a_missing_file_is_refused(gateway: Gateway) -> None:

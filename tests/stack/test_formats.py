@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
-from tests.stack.conftest import Server, image_part
+from tests.stack.conftest import MODEL, Server, image_part
 
 from autoglm_protocol.actions import parse_action, split_reply
 
@@ -51,6 +52,19 @@ def test_the_decoder_refuses_a_grammar_by_the_callers_field(server: Server) -> N
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "guided_regex"
     assert response.elapsed.total_seconds() < 1
+
+
+def test_no_character_is_cut_in_a_stream(server: Server) -> None:
+    """Check 27: each of these characters is several tokens."""
+    text = "点😀é"
+    tokens = httpx.post(f"{server.http_url}/tokenize", json={"prompt": text}).json()["tokens"]
+    assert len(tokens) > len(text)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "guided_choice": [text], "stream": True}
+    response = httpx.post(f"{server.http_url}/v1/chat/completions", json=body, timeout=60)
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"].get("content", "") for line in lines for choice in json.loads(line)["choices"]]
+    assert "".join(deltas) == text
+    assert not any("\ufffd" in delta for delta in deltas)
 
 
 def test_a_bad_word_is_left_out(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +14,12 @@ import soundfile
 from tests.stack.conftest import EXAMPLES, MODEL, Server, audio_part, image_part
 
 PHONE = [{"type": "phone_actions"}]
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.http_url}/v1", api_key="EMPTY") as client:
+        yield client
 
 
 def mp3_of(name: str) -> bytes:
@@ -54,8 +61,7 @@ def test_a_required_call_is_one_of_those_offered(server: Server) -> None:
     assert [called for called, _ in calls_of(choice)] in (["back"], ["home"])
 
 
-def test_a_response_calls_and_goes_on_with_the_next_screenshot(server: Server) -> None:
-    client = openai.OpenAI(base_url=f"{server.http_url}/v1", api_key="EMPTY")
+def test_a_response_calls_and_goes_on_with_the_next_screenshot(client: openai.OpenAI) -> None:
     tools: Any = PHONE
     history: list[Any] = [{"role": "user", "content": "Open WeChat"}]
     first = client.responses.create(model=MODEL, input=history, tools=tools, temperature=0)
@@ -77,8 +83,7 @@ def test_functions_need_a_template_with_a_place_for_them(server: Server) -> None
     assert response.json()["error"]["param"] == "tools"
 
 
-def test_an_agent_loop_over_tool_results(server: Server) -> None:
-    client = openai.OpenAI(base_url=f"{server.http_url}/v1", api_key="EMPTY")
+def test_an_agent_loop_over_tool_results(client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "Go back"}]
     tools: Any = PHONE
     first = client.chat.completions.create(model=MODEL, messages=messages, tools=tools, temperature=0, max_tokens=80)
@@ -112,9 +117,8 @@ def test_tokens_are_those_of_the_checkpoint_both_ways(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("name", "heard"), [("go_back.wav", "go back"), ("open_wechat_zh.wav", "打开微信")])
-def test_a_command_is_written_down(server: Server, name: str, heard: str) -> None:
+def test_a_command_is_written_down(client: openai.OpenAI, name: str, heard: str) -> None:
     """Check 20."""
-    client = openai.OpenAI(base_url=f"{server.http_url}/v1", api_key="EMPTY")
     answer = client.audio.transcriptions.create(model=MODEL, file=EXAMPLES / name)
     assert answer.text == heard
     assert answer.usage is not None
@@ -160,6 +164,21 @@ def test_every_way_to_end_an_answer(server: Server) -> None:
     assert longer["usage"]["completion_tokens"] == 70
     least = server.chat("Open WeChat", min_tokens=60).json()
     assert least["usage"]["completion_tokens"] >= 60
+
+
+def test_a_stop_string_over_several_tokens_is_never_streamed(server: Server, client: openai.OpenAI) -> None:
+    """Check 26."""
+    whole = choice_of(server.chat("Open WeChat"))["message"]["content"]
+    stop = 'h", app='
+    assert stop in whole
+    tokens = httpx.post(f"{server.http_url}/tokenize", json={"prompt": stop}).json()["tokens"]
+    assert len(tokens) > 2
+    chunks = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Open WeChat"}], temperature=0, stop=[stop], stream=True
+    )
+    choices = [chunk.choices[0] for chunk in chunks]
+    assert "".join(choice.delta.content or "" for choice in choices) == whole.partition(stop)[0]
+    assert choices[-1].finish_reason == "stop"
 
 
 def test_a_seed_repeats_itself(server: Server) -> None:

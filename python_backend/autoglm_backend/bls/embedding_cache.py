@@ -5,11 +5,12 @@ Least recently used entries leave when the bytes run out. Threads that ask for t
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,20 @@ class EmbeddingCache:
     def _put(self, key: bytes, media: EmbeddedMedia) -> None:
         if media.embeddings_MD.nbytes > self.max_bytes:
             return
-        self._entries[key] = media
+        self._entries[key] = replace(media, embeddings_MD=_outside_the_heap(media.embeddings_MD))
         self.num_bytes += media.embeddings_MD.nbytes
         while self.num_bytes > self.max_bytes:
             _, evicted = self._entries.popitem(last=False)
             self.num_bytes -= evicted.embeddings_MD.nbytes
+
+
+def _outside_the_heap(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A read-only copy in pages of its own, which the system gets back when it is dropped.
+
+    What stays for long between what comes and goes, such as decoded pictures, keeps every thread's heap from shrinking.
+    """
+    pages = mmap.mmap(-1, max(array.nbytes, 1))
+    copy = np.frombuffer(pages, dtype=array.dtype, count=array.size).reshape(array.shape)
+    copy[...] = array
+    copy.setflags(write=False)
+    return copy

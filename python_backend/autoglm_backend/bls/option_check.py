@@ -6,6 +6,7 @@ from typing import Any
 
 from autoglm_protocol.chat import ChatRequest
 from autoglm_protocol.errors import InvalidRequestError
+from autoglm_protocol.json_types import json_type
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "depth": (int, str, type(None)),
@@ -31,8 +32,6 @@ def check_request(request: ChatRequest) -> None:
     for name, types in _TYPES.items():
         value: Any = getattr(options, name)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise InvalidRequestError(
-                f"{name} has the wrong type: {type(value).__name__}", code="invalid_type", param=name
-            )
+            raise InvalidRequestError(f"{name} must not be {json_type(value)}", code="invalid_type", param=name)
     if abs(options.priority) > MAX_PRIORITY:
         raise InvalidRequestError(f"priority must lie within +-{MAX_PRIORITY}", param="priority")

@@ -50,13 +50,15 @@ class Admission:
                 code="context_length_exceeded",
                 param="messages",
             )
-        for token in (*request.sampling.logit_bias, *(request.sampling.allowed_token_ids or ())):
-            if not 0 <= token < vocab_size:
-                raise InvalidRequestError(f"token id {token} must lie in 0..{vocab_size - 1}", param="logit_bias")
-        for token in request.sampling.stop_token_ids:
-            if not 0 <= token < vocab_size:
-                raise InvalidRequestError(f"token id {token} must lie in 0..{vocab_size - 1}", param="stop_token_ids")
         sampling = request.sampling
+        for name, tokens in (
+            ("logit_bias", sampling.logit_bias),
+            ("allowed_token_ids", sampling.allowed_token_ids or ()),
+            ("stop_token_ids", sampling.stop_token_ids),
+        ):
+            for token in tokens:
+                if not 0 <= token < vocab_size:
+                    raise InvalidRequestError(f"token id {token} must lie in 0..{vocab_size - 1}", param=name)
         room = context - len(ids)
         stop_ids = frozenset(sampling.stop_token_ids)
         if not sampling.ignore_eos:
