@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from autoglm_training.config.recipes import RECIPES, TINY_CPU
+from autoglm_training.evaluate import main
 from autoglm_training.evaluation.episodes import Played, play
 from autoglm_training.evaluation.grading import Graded, agreement_rows, grade, group_rows
 from autoglm_training.evaluation.held_out import Sample
@@ -124,3 +126,15 @@ def test_the_command_line_sets_the_highest_learning_rate() -> None:
 def test_every_recipe_has_every_stage() -> None:
     for recipe in RECIPES.values():
         assert {getattr(recipe, stage).steps > 0 for stage in STAGES["all"]} == {True}
+
+
+def test_figures_stay_where_a_later_part_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    common = ["--threads", "1", "--figures", str(figures)]
+
+    assert main([*common, "--samples", "2", "--modalities", "text", "--depths", "6", "24"]) == 0
+    assert main([*common, "--samples", "0", "--episodes", "1", "--url", "http://127.0.0.1:9"]) == 1
+
+    kept = json.loads(figures.read_text())
+    assert (kept["samples"], {row["depth"] for row in kept["rows"]}) == (2, {6, 24})
+    assert "Connection refused" in capsys.readouterr().err

@@ -119,21 +119,26 @@ def _evaluate(args: argparse.Namespace) -> None:
     figures: dict[str, Any] = {}
     if args.figures is not None and args.figures.exists():
         figures = json.loads(args.figures.read_text(encoding="utf-8"))
+
+    def keep(**measured: object) -> None:
+        """At once: what took minutes must not go with what fails after it."""
+        figures.update(measured)
+        if args.figures is not None:
+            save_json(figures, args.figures)
+
+    if args.episodes:  # first, since only they need a server
+        keep(episodes=episode_figures(play_many(server(args.url, args.model), args.episodes, args.seed + 3)))
     if args.samples:
         graded = evaluate(loaded, args.modalities, args.samples, depths, args.seed)
         _show_wrong(graded, args.modalities, depths[-1], args.show_wrong)
         agreement = agreement_rows(graded, depths[-1])
-        figures |= {"seed": args.seed, "samples": args.samples, "rows": group_rows(graded), "agreement": agreement}
+        keep(seed=args.seed, samples=args.samples, rows=group_rows(graded), agreement=agreement)
         print(markdown_table(figures["rows"], depths))
     if args.traffic:
-        figures["certified"] = certified_figures(loaded, args.traffic, args.seed + 1)
+        keep(certified=certified_figures(loaded, args.traffic, args.seed + 1))
     if args.clips:
         errors: list[WordErrors] = word_errors(loaded, args.clips, args.seed + 2)
-        figures["word_errors"] = {e.language: {"clips": e.num_clips, "rate": round(e.rate, 4)} for e in errors}
-    if args.episodes:
-        figures["episodes"] = episode_figures(play_many(server(args.url, args.model), args.episodes, args.seed + 3))
-    if args.figures is not None:
-        save_json(figures, args.figures)
+        keep(word_errors={e.language: {"clips": e.num_clips, "rate": round(e.rate, 4)} for e in errors})
     if args.page is not None:
         write_page(args.page, figures, depths, args.checkpoint.name)
     print(json.dumps({**figures, "seconds": round(time.monotonic() - started, 1)}))
