@@ -31,7 +31,7 @@ HTTP, GRPC, TRITON_GRPC, TRITON_METRICS, PROMETHEUS = range(18741, 18746)
 RELEASE = {"namespace": "ai", "app_kubernetes_io_instance": "phone"}
 # callers at once, one share of the time each: a rise, a rush, a lull, a second wave
 CALLERS = (1, 2, 4, 6, 6, 3, 1, 4)
-# more than two cores answer: asked again, a picture's embeddings come out of the cache and the encoders rest
+# what two cores answer while pictures are new; then they come again, out of the cache, and the encoders rest
 QUESTIONS_PER_MIN = 300
 START_TIMEOUT_S = 180.0
 PROGRAM = ROOT / ".cache/prometheus/prometheus"
