@@ -27,9 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoglm_backend.engine.kernel_choice import prepare_decoder
-from autoglm_backend.engine.kv_cache import KVCache, PagedAttention, RowSpan, SegmentTables
+from autoglm_backend.engine.kv_cache import KVCache, PagedAttention
 from autoglm_backend.engine.loading import load_decoder, resolve_device
 from autoglm_backend.engine.options import EngineOptions
+from autoglm_backend.engine.step_tables import RowSpan, SegmentTables
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.preprocess.chat_template import load_chat_template

@@ -14,10 +14,11 @@ from tests.engine.test_depth_failures import drafting
 from tests.engine.test_engine import Stream, ask, prompt
 
 from autoglm_backend.engine.block_manager import BlockManager
-from autoglm_backend.engine.kv_cache import KVCache, paged_attend, segment_tables
+from autoglm_backend.engine.kv_cache import KVCache, paged_attend
 from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.engine.sequence import Prompt, Sequence
 from autoglm_backend.engine.service import DecoderService
+from autoglm_backend.engine.step_tables import segment_tables
 from autoglm_backend.models.attention_window import SINK_TOKENS, AttentionWindow, WindowOffer, load_window_offer
 from autoglm_backend.models.config import CheckpointError, TextConfig
 from autoglm_backend.models.decoder import masked_attend

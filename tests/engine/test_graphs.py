@@ -11,9 +11,10 @@ from tests.engine.depth_world import POISON, certified_checkpoint
 from tests.engine.test_engine import Stream, ask, prompt
 
 from autoglm_backend.engine.graphs import TOKEN_BUCKETS, Capture, CudaCapture, GraphKey, SpanGraphs, graph_key
-from autoglm_backend.engine.kv_cache import KVCache, RowSpan, SegmentTables
+from autoglm_backend.engine.kv_cache import KVCache
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
+from autoglm_backend.engine.step_tables import RowSpan, SegmentTables
 from autoglm_protocol.plan import ExitMode
 from autoglm_protocol.sampling import SamplingParams
 

@@ -9,10 +9,10 @@ import torch
 from tests.engine.test_engine import Stream, add_exits, ask, prompt
 from tests.random_checkpoint import Shape, random_checkpoint
 
-from autoglm_backend.engine.kv_cache import LongRow
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.engine.sparse_prefill import QUERY_BLOCK, sparse_prefill
+from autoglm_backend.engine.step_tables import LongRow
 from autoglm_backend.models.decoder import masked_attend
 from autoglm_protocol.plan import ExitMode
 from autoglm_protocol.sampling import SamplingParams

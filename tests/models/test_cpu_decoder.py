@@ -11,9 +11,10 @@ import torch
 from tests.random_checkpoint import Shape, random_checkpoint
 
 from autoglm_backend.engine.kernel_choice import prepare_decoder
-from autoglm_backend.engine.kv_cache import KVCache, paged_attend, segment_tables
+from autoglm_backend.engine.kv_cache import KVCache, paged_attend
 from autoglm_backend.engine.scheduler import Row
 from autoglm_backend.engine.sequence import Prompt, Sequence
+from autoglm_backend.engine.step_tables import segment_tables
 from autoglm_backend.models.config import load_model_config
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.shards import checkpoint_shards, text_name

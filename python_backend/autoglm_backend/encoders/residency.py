@@ -7,7 +7,6 @@ costs one copy. On a GPU the same happens: host memory is left to the kernel, to
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import threading
@@ -19,6 +18,8 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import nn
+
+from autoglm_backend.models.heap import return_free_memory
 
 Module = TypeVar("Module", bound=nn.Module)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -144,7 +145,4 @@ def _return_free_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        # small tensors lie in glibc's arenas, which it keeps until asked
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        return_free_memory()

@@ -7,15 +7,13 @@ H heads, d head dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from autoglm_backend.engine.kv_cache import LongRow, SegmentTables
+from autoglm_backend.engine.step_tables import LongRow, SegmentTables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from autoglm_backend.engine.eager_attention import EagerTables, token_mask
-from autoglm_backend.engine.kv_cache import KVCache, PagedAttention, SegmentTables
+from autoglm_backend.engine.kv_cache import KVCache, PagedAttention
+from autoglm_backend.engine.step_tables import SegmentTables
 from autoglm_backend.models.config import TextConfig
 from autoglm_backend.models.decoder import RunSpan
 from autoglm_backend.models.layers import Rotation

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoglm_backend.engine.kv_cache import KVCache, RowSpan, SegmentTables, paged_attend
+from autoglm_backend.engine.kv_cache import KVCache, paged_attend
+from autoglm_backend.engine.step_tables import RowSpan, SegmentTables
 from autoglm_backend.models.decoder import DecoderLayer, TextDecoder
 
 log = logging.getLogger(__name__)

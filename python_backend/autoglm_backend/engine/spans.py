@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoglm_backend.engine.kv_cache import KVCache, StepTables, paged_attend
+from autoglm_backend.engine.kv_cache import KVCache, paged_attend
 from autoglm_backend.engine.profiling import mark
 from autoglm_backend.engine.scheduler import Row
+from autoglm_backend.engine.step_tables import StepTables
 from autoglm_backend.models.decoder import TextDecoder
 from autoglm_backend.models.layers import Rotation
 

@@ -11,14 +11,11 @@ key blocks, S block size of the cache.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from autoglm_backend.engine.kv_cache import LongRow
+from autoglm_backend.engine.step_tables import LongRow
 
 QUERY_BLOCK = 64
 """Queries that share one choice of keys."""

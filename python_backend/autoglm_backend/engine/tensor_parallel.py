@@ -25,8 +25,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import Store, TCPStore  # pyright: ignore[reportPrivateImportUsage] (documented, not listed)
 
-from autoglm_backend.engine.kv_cache import PagedAttention, SegmentTables
+from autoglm_backend.engine.kv_cache import PagedAttention
 from autoglm_backend.engine.options import EngineOptions
+from autoglm_backend.engine.step_tables import SegmentTables
 from autoglm_backend.models.config import CheckpointError, TextConfig
 from autoglm_backend.models.decoder import RunSpan
 from autoglm_backend.models.layers import Rotation

@@ -8,7 +8,6 @@ Shape legend: T tokens, D hidden, H heads, G KV heads, d head dimension, F MLP w
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from autoglm_backend.models.config import TextConfig
 from autoglm_backend.models.cpu_linear import Linear
 from autoglm_backend.models.cpu_rows import RowKernels
 from autoglm_backend.models.decoder import DecoderLayer, TextDecoder
+from autoglm_backend.models.heap import return_free_memory
 from autoglm_backend.models.layers import Rotation
 from autoglm_backend.models.row_parallel import summed_as
 
@@ -67,7 +67,7 @@ class CpuSpans:
             assert isinstance(layer, DecoderLayer)
             self.layers.append(CpuLayer(layer, make))
             del layer, layers[0]
-            _return_free_memory()
+            return_free_memory()  # what is kept of plain layers may add up to a second copy of the weights
 
     def run_span(self, first: int, last: int, stream_TD: Tensor, rotation: Rotation, attend: FusedAttend) -> Tensor:
         """Layers [first, last) over the residual stream, which is left as it was."""
@@ -94,13 +94,6 @@ class CpuSpans:
             following = self.layers[number + 1].addresses[0] if number + 1 < last else 0
             kernels.add_normed(stream, branch.data_ptr(), after_mlp, following, normed, size)
         return stream_TD
-
-
-def _return_free_memory() -> None:
-    """What glibc keeps of plain layers may otherwise add up to a second copy of the weights."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class CpuHead(nn.Module):
