@@ -19,7 +19,7 @@ STEPS_TO_ADMIT = 8
 
 
 class HeldStream(Stream):
-    """Holds the engine's thread at its first token until all requests are in, and some tokens later until it was looked at."""
+    """Holds the engine's thread at its first token until all requests are in, and some tokens later until told."""
 
     def __init__(self) -> None:
         super().__init__()

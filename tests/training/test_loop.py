@@ -66,6 +66,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
     )
 
 
+def test_another_seed_resumes_the_weights_and_draws_its_own_data(tmp_path: Path) -> None:
+    """Draws of another seed hold other numbers of batches: a place in them means nothing there."""
+    trainers = []
+    for seed in (5, 6):
+        session = Session(run_dir=tmp_path, resume=True)
+        trainer = Trainer("toy", CONFIG, "toy.pt", {"model": nn.Linear(3, 1)}, session, seed)
+        trainer.restore()
+        trainers.append(trainer)
+        trainer.watch(rows=PooledDraws(draw_pool, seed, (7, 2)))
+        trainer.step += 1
+        trainer.save()
+    assert trainers[1].step == 2
+    assert trainers[1].taken("rows", (0, 0)) == (0, 0)
+    assert torch.equal(trainers[0].modules["model"].weight, trainers[1].modules["model"].weight)
+
+
 def test_draws_are_the_same_for_any_number_of_workers() -> None:
     expected = [draw_number(draw_row, 7, number) for number in range(2, 8)]
     for workers in (1, 2):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from autoglm_training.config.recipes import TEXT
 from autoglm_training.decoder_model import TrainableDecoder, number_codes
-from autoglm_training.seeing import CentreMaps, SeenCentres, seen_centres, seen_words
+from autoglm_training.seeing import CentreMaps, SeenCentres, StandingMaps, seen_centres, seen_standings, seen_words
 
 IMAGE = 5
 
@@ -23,6 +24,37 @@ def test_tokens_on_elements_are_told_their_centres() -> None:
 
 def test_a_picture_without_elements_teaches_no_centres() -> None:
     assert seen_centres(np.array([[IMAGE]]), IMAGE, [np.full((1, 1, 2), np.nan, dtype=np.float32)]) is None
+
+
+def test_tokens_on_elements_are_told_how_these_stand() -> None:
+    table = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    facts, near = np.zeros((1, 2, 6), dtype=np.int64), np.zeros((1, 2, 2), dtype=np.int64)
+    facts[0, 1, 1], near[0, 1, 0] = 3, 1
+    seen = seen_standings(np.array([[IMAGE, IMAGE]]), IMAGE, [facts], [near], table)
+    assert seen is not None
+    assert seen.where_BT.tolist() == [[False, True]]
+    assert seen.facts_NF.tolist() == [[-1, 2, -1, -1, -1, -1]]
+    assert seen.near_N2V.tolist() == [[[1.0, 0.0], [0.0, 0.0]]]
+
+
+def test_facts_and_names_are_read_off_a_tokens_stream() -> None:
+    stand, head = StandingMaps(), torch.nn.Linear(TEXT.hidden_size, 3, bias=False)
+    with torch.no_grad():
+        stand.facts.weight.zero_()
+        stand.facts.bias.zero_()
+        stand.facts.bias[1] = 9.0
+        stand.names.weight.zero_()
+    table = torch.eye(3)
+    losses = []
+    for rank in (2, 5):
+        facts = np.array([[[rank, 0, 0, 0, 0, 0]]])
+        seen = seen_standings(np.array([[IMAGE]]), IMAGE, [facts], [np.array([[[1, 0]]])], table)
+        assert seen is not None
+        loss, right = stand(torch.ones(1, 1, TEXT.hidden_size), head, seen)
+        losses.append((float(loss.detach()), float(right)))
+    assert losses[0][0] == pytest.approx(np.log(3), abs=0.01), "an unread name is any of the three tokens"
+    assert (losses[0][1], losses[1][1]) == (1.0, 0.0)
+    assert losses[1][0] > losses[0][0] + 5
 
 
 def test_tokens_on_labels_are_told_their_words() -> None:

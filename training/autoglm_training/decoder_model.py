@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from autoglm_training.pointing import POINT_LAYER, Pointing, pointing_loss
 from autoglm_training.progress import Meter
 from autoglm_training.quantization_aware import rounded_weights, rounding_error
 from autoglm_training.samples import IGNORE, Batch
-from autoglm_training.seeing import CentreMaps, SeenCentres, SeenWords
+from autoglm_training.seeing import CentreMaps, SeenCentres, SeenStandings, SeenWords, StandingMaps
 from autoglm_training.smooth_codes import smooth_codes
 from autoglm_training.teacher import Teacher, distillation_loss
 from autoglm_training.tokenizer import NUM_NUMBERS
@@ -32,10 +33,13 @@ EMBEDDING_DROPOUT = 0.1
 Pictures have none: there are always new ones, and noisy embeddings do not tell a place to within a row."""
 POINT_WEIGHT = 4.0
 """A reply of thirty tokens holds two coordinates, and they are the hard ones."""
+NAMED_WEIGHT = 2.0
+"""Tokens of a thought that name an element: where the right one has to be found."""
 WORD_DEPTH = 3
 WORD_LOSS_WEIGHT = 0.3
 CENTRE_LOSS_WEIGHT = 0.3
-POINTING_LOSS_WEIGHT = 0.3
+STANDING_LOSS_WEIGHT = 0.3
+POINTING_LOSS_WEIGHT = 0.5
 
 
 class TrainableDecoder(nn.Module):
@@ -84,8 +88,10 @@ class TrainableDecoder(nn.Module):
         taught: Pointing | None = None,
         teacher_media: Sequence[tuple[int, Tensor]] = (),
         centres: tuple[CentreMaps, SeenCentres] | None = None,
+        stand: tuple[StandingMaps, SeenStandings] | None = None,
     ) -> Tensor:
-        """Weighted mean of the exits' losses down to `depth`, plus `seen` words, `centres` and `taught` pointing.
+        """Weighted mean of the exits' losses down to `depth`, plus what is `seen` of words, `centres` and how elements
+        `stand`, and `taught` pointing.
 
         grown: False while the layers below `depth` are untrained; the full-depth norm then reads the stream at `depth`,
         since those layers start as identities. teacher_media: `media` as the teacher's own encoders see them.
@@ -105,7 +111,8 @@ class TrainableDecoder(nn.Module):
         targets = torch.from_numpy(batch.targets_BT)[:, 1:].to(device)
         where = targets != IGNORE
         targets_N, points_N = targets[where], torch.from_numpy(batch.points_BT)[:, 1:].to(device)[where]
-        graded = torch.where(points_N, POINT_WEIGHT, 1.0)
+        named_N = torch.from_numpy(~np.isnan(batch.boxes_BT4[..., 0]))[:, 1:].to(device)[where]
+        graded = torch.where(points_N, POINT_WEIGHT, torch.where(named_N, NAMED_WEIGHT, 1.0))
         teacher_NV = None
         if self.teacher is not None and self.objective.beta:
             at_BT = F.pad(where, (0, 1))
@@ -117,13 +124,19 @@ class TrainableDecoder(nn.Module):
             word_loss = self._word_loss(hidden, seen)
             meter.add(f"{name}_words", float(word_loss.detach()))
             sight = WORD_LOSS_WEIGHT * word_loss
-        if centres is not None:
-            # What the pointing layer reads, so that its values can carry the place that was found.
+        if centres is not None or stand is not None:
+            # What the pointing layer reads, so that it can find by these facts and carry the place that was found.
             hidden, first = self._span(first, POINT_LAYER, hidden, rotation, attend), POINT_LAYER
+        if centres is not None:
             centre_loss, near = centres[0](hidden, self.decoder.embed_tokens.weight[self.number_ids], centres[1])
             meter.add(f"{name}_centres", float(centre_loss.detach()))
             meter.add(f"{name}_centre_near", float(near))
             sight = sight + CENTRE_LOSS_WEIGHT * centre_loss
+        if stand is not None:
+            standing_loss, right = stand[0](hidden, self.decoder.lm_head, stand[1])
+            meter.add(f"{name}_standing", float(standing_loss.detach()))
+            meter.add(f"{name}_facts_right", float(right))
+            sight = sight + STANDING_LOSS_WEIGHT * standing_loss
         for last in [d for d in (*EXIT_DEPTHS, TEXT.num_layers) if d <= depth]:
             hidden = self._span(first, last, hidden, rotation, attend)
             first = last

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules
@@ -30,7 +30,7 @@ from autoglm_training.screen_rows import (
     screen_row,
 )
 from autoglm_training.screen_targets import ScreenSample, draw_episode_screen, draw_screen
-from autoglm_training.seeing import CentreMaps, seen_centres, seen_words
+from autoglm_training.seeing import CentreMaps, StandingMaps, seen_centres, seen_standings, seen_words
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.teacher import Teacher
 from autoglm_training.tokenizer import number_token_ids
@@ -49,6 +49,8 @@ class SeenScreen:
     embeddings_MD: Tensor
     word_token_ids: np.ndarray
     centres_RC2: np.ndarray
+    facts_RCF: np.ndarray
+    near_RC2: np.ndarray
     turn: tuple[Episode, int] | None = None
     teacher_MD: Tensor | None = None
     """The picture as the teacher's own encoder sees it."""
@@ -96,6 +98,8 @@ class ScreenPool:
             embeddings_MD=embeddings.to(torch.bfloat16),
             word_token_ids=sample.word_token_ids,
             centres_RC2=sample.centres_RC2,
+            facts_RCF=sample.facts_RCF,
+            near_RC2=sample.near_RC2,
             turn=sample.turn,
             teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
         )
@@ -117,8 +121,9 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
     builder = RowBuilder(tokenizer)
     speech = SpeechRows.open(speech_dir, builder)
     vision = load_encoder(session.run_dir / "vision_screens.pt").to(session.device).eval().requires_grad_(False)
-    maps = CentreMaps()
-    trainer = Trainer("joint", config, "decoder.pt", {"model": model, "centres": maps}, session, recipe.seed + 2)
+    maps, stand = CentreMaps(), StandingMaps()
+    modules: dict[str, nn.Module] = {"model": model, "centres": maps, "standing": stand}
+    trainer = Trainer("joint", config, "decoder.pt", modules, session, recipe.seed + 2)
     # Restores torch's random state: whatever draws from it at random must have been built before.
     if not trainer.restore():
         load_modules(session.run_dir / "decoder_text.pt", {"model": model}, session.device)
@@ -140,6 +145,8 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
             batch = screen_batch(builder, trainer.rng, taken, config.branches)
             words = seen_words(batch.ids_BT, builder.image, [seen.word_token_ids for seen in taken], table)
             places = seen_centres(batch.ids_BT, builder.image, [seen.centres_RC2 for seen in taken])
+            facts, near = [seen.facts_RCF for seen in taken], [seen.near_RC2 for seen in taken]
+            standing = seen_standings(batch.ids_BT, builder.image, facts, near, table)
             media = ((builder.image, torch.cat([seen.embeddings_MD for seen in taken])),)
             told = [seen.teacher_MD for seen in taken if seen.teacher_MD is not None]
             teacher_media = ((builder.image, torch.cat(told)),) if told else ()
@@ -156,6 +163,7 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Tea
                     taught,
                     teacher_media,
                     None if places is None else (maps, places),
+                    None if standing is None else (stand, standing),
                 )
             yield config.screen_weight * loss
         yield from model.rounding_losses(trainer.meter)

@@ -99,17 +99,18 @@ class Trainer:
         self._name, self._path = name, session.run_dir / file
         self._scaler = session.scaler()
         self._sources: dict[str, Source] = {}
+        self._seed = seed
         self._taken: dict[str, Any] = {}
 
     def restore(self) -> bool:
-        """Go on from the stage's file, if that is wanted and there is one."""
+        """Go on from the stage's file, if that is wanted and there is one. Another seed starts its own data afresh."""
         if not (self.session.resume and self._path.exists()):
             return False
         saved = load_training(self._path, self.modules, self.optimizer, self.session.device)
         self.step = saved["step"]
         self.counts.update(saved.get("counts", {}))
-        self._taken = saved.get("taken", {})
-        if "rng" in saved:
+        if saved.get("seed") == self._seed:
+            self._taken = saved["taken"]
             self.rng.setstate(saved["rng"])
         if saved.get("scaler"):
             self._scaler.load_state_dict(saved["scaler"])
@@ -152,6 +153,7 @@ class Trainer:
         """The whole state, atomically. Raises OSError."""
         state = {
             "step": self.step,
+            "seed": self._seed,
             "counts": dict(self.counts),
             "taken": {name: source.taken for name, source in self._sources.items()},
             "rng": self.rng.getstate(),

@@ -41,7 +41,7 @@ _UNTYPEABLE = re.compile(r"""["\\'“”「」<>|\[\]{}]""")
 @dataclass(slots=True)
 class Row:
     """One sequence. `targets` is the token itself where it is learnt, IGNORE elsewhere; `points` marks coordinates, and
-    `boxes` holds the box in 0..999 that each of them must hit, None elsewhere."""
+    `boxes` holds the box in 0..999 that each of them must hit and the box of what a word of the thought is about."""
 
     ids: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
@@ -135,23 +135,47 @@ class RowBuilder:
         add_tokens(row, ids)
         self.add_text(row, last)
 
-    def add_reply(self, row: Row, reply: str, segment: int = 0, box: Box | None = None) -> None:
-        """The assistant's turn; every token of it is learnt, its end included. box: what a tap must hit."""
+    def add_reply(
+        self, row: Row, reply: str, segment: int = 0, box: Box | None = None, named: Sequence[tuple[str, Box]] = ()
+    ) -> None:
+        """The assistant's turn; every token of it is learnt, its end included.
+
+        box: what a tap must hit; named: texts of the thought with the boxes of what they name, in order.
+        """
         self.add_text(row, "<|assistant|>\n", segment)
         match = _POINT.search(reply)
         span = match.span() if match else (-1, -1)
+        places = _named_places(reply, named)
         encoding = self.tokenizer.encode(reply, add_special_tokens=False)
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             point = span[0] <= start and end <= span[1] and token in self.value_of
-            _add(row, token, segment, (row.next_position,) * 3, token, point, box if point else None)
+            # The last of the places it reaches into: a name's first token begins with the space before the name.
+            about = [place for first, last, place in places if start < last and end > first]
+            _add(row, token, segment, (row.next_position,) * 3, token, point, box if point else (about or [None])[-1])
             row.next_position += 1
 
-    def add_branch(self, row: Row, segment: int, question: str, reply: str, box: Box | None = None) -> None:
-        """One question and its answer after the prefix; the prefix's end is where every branch starts."""
+    def add_branch(self, row: Row, segment: int, question: str, task: Task) -> None:
+        """One question and the task's reply after the prefix; the prefix's end is where every branch starts."""
         start = row.next_position
         self.add_text(row, question, segment)
-        self.add_reply(row, reply, segment, box)
+        self.add_reply(row, task.reply, segment, task.target_box, task.named)
         row.next_position = start
+
+
+def _named_places(reply: str, named: Sequence[tuple[str, Box]]) -> list[tuple[int, int, Box]]:
+    """(first character, end, box) of each: from its text on, what the thought says about it included."""
+    end = max(0, reply.find("</think>"))
+    places: list[tuple[int, int, Box]] = []
+    start = 0
+    for text, box in named:
+        first = reply.find(text, start, end)
+        if first < 0:
+            continue
+        if places:
+            places[-1] = (places[-1][0], first, places[-1][2])
+        places.append((first, end, box))
+        start = first + len(text)
+    return places
 
 
 def app_json(app: str) -> str:
@@ -200,7 +224,7 @@ def random_app(rng: random.Random, language: str) -> str:
 class Batch:
     """Padded rows.
 
-    boxes_BT4: where `points_BT`, the box in 0..999 to hit, NaN where there is none
+    boxes_BT4: the box in 0..999 that the token is about: to hit where `points_BT`; NaN where there is none
     prefix_length, num_branches: layout of rows that branch: that many prefix columns, then branches of equal width;
     num_branches is 0 for plain causal rows.
     """

@@ -35,7 +35,7 @@ def screen_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: S
     builder.add_text(row, "[gMASK]<sop><|user|>\n")
     builder.add_image(row, grid)
     for segment, task in enumerate(screen_tasks(rng, screen, split, branches), start=1):
-        builder.add_branch(row, segment, first_turn(rng, task, True), task.reply, task.target_box)
+        builder.add_branch(row, segment, first_turn(rng, task, True), task)
     return row
 
 
@@ -51,20 +51,20 @@ def later_step_row(builder: RowBuilder, rng: random.Random, screen: Screen, spli
         both = _THEN[task.language].format(a=earlier.instruction.rstrip(".!?。！？"), b=task.instruction)
         builder.add_text(row, f"<|user|>\n{both}\n\n{app_json(random_app(rng, task.language))}")
         builder.add_text(row, "<|assistant|>\n" + earlier.reply)
-        question, reply, box = screen_info(screen.app), task.reply, task.target_box
+        question, reply, box, named = screen_info(screen.app), task.reply, task.target_box, task.named
     elif kind < 0.7:
         builder.add_text(row, f"<|user|>\n{task.instruction}\n\n{app_json(screen.app)}")
         builder.add_text(row, "<|assistant|>\n" + task.reply)
-        question, reply, box = screen_info(screen.app), done_reply(task), None
+        question, reply, box, named = screen_info(screen.app), done_reply(task), None, ()
     else:
         earlier = text_task(rng, split)
         builder.add_text(row, "<|user|>\n" + first_turn(rng, earlier, True))
         builder.add_text(row, "<|assistant|>\n" + earlier.reply)
-        question, reply, box = first_turn(rng, task, True), task.reply, task.target_box
+        question, reply, box, named = first_turn(rng, task, True), task.reply, task.target_box, task.named
     builder.add_text(row, "<|user|>\n")
     builder.add_image(row, grid)
     builder.add_text(row, question)
-    builder.add_reply(row, reply, box=box)
+    builder.add_reply(row, reply, box=box, named=named)
     return row
 
 
@@ -80,7 +80,7 @@ def episode_row(builder: RowBuilder, episode: Episode, index: int, screen: Scree
     builder.add_image(row, (screen.height_px // 28, screen.width_px // 28))
     task = episode.steps[index].task
     builder.add_text(row, head + app_json(screen.app))
-    builder.add_reply(row, task.reply, box=task.target_box)
+    builder.add_reply(row, task.reply, box=task.target_box, named=task.named)
     return row
 
 

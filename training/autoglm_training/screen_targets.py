@@ -13,6 +13,7 @@ from autoglm_training.world.episodes import Episode, make_episode
 from autoglm_training.world.grids import TOKEN_PX
 from autoglm_training.world.phrases_en import ICON_NAMES
 from autoglm_training.world.screens import build_screen, make_scene, render
+from autoglm_training.world.standing import standings
 
 KINDS = ("icon", "button", "switch", "tab", "field", "row", "key", "card", "bar", "text", "slider")
 ICONS = tuple(ICON_NAMES)
@@ -27,6 +28,7 @@ class ScreenSample:
     """One screen. Grids are [rows, columns] of merged tokens unless named otherwise; 0 is "none" in class grids.
 
     centres_RC2: centre of the tap box of the element under the token, in 0..1 of the screen; NaN where there is none.
+    facts_RCF, near_RC2: the element's `Standing`: its facts, and the labels above and left of it.
     turn: the episode that the screen is part of, and which of its steps it waits for; None for a screen of its own.
     """
 
@@ -38,6 +40,8 @@ class ScreenSample:
     states_RC: np.ndarray
     icons_RC: np.ndarray
     centres_RC2: np.ndarray
+    facts_RCF: np.ndarray
+    near_RC2: np.ndarray
     turn: tuple[Episode, int] | None = None
 
 
@@ -63,7 +67,9 @@ def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:
     image = drawn.image
     if image.size != (screen.width_px, screen.height_px):
         image = image.resize((screen.width_px, screen.height_px), Image.Resampling.BICUBIC)
-    kinds, states, icons, centres = element_grids(screen)
+    elements_RC = element_grid(screen)
+    kinds, states, icons, centres = element_grids(screen, elements_RC)
+    facts_RCF, near_RC2 = standing_grids(screen, elements_RC)
     return ScreenSample(
         screen=screen,
         image_HW3=np.ascontiguousarray(np.asarray(image.convert("RGB"))),
@@ -73,15 +79,17 @@ def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:
         states_RC=states,
         icons_RC=icons,
         centres_RC2=centres,
+        facts_RCF=facts_RCF,
+        near_RC2=near_RC2,
     )
 
 
-def element_grids(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(kind, state, icon, centre) of the element under each merged token; small elements win over large ones."""
+def element_grid(screen: Screen) -> np.ndarray:
+    """[rows, columns]: index of the element under each merged token, -1 for none; small ones win over large ones."""
     rows, columns = screen.height_px // TOKEN_PX, screen.width_px // TOKEN_PX
-    kinds, states, icons = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))
-    centres = np.full((rows, columns, 2), np.nan, dtype=np.float32)
-    for element in sorted(screen.elements, key=lambda e: -_area(e)):
+    grid = np.full((rows, columns), -1, dtype=np.int64)
+    for index in sorted(range(len(screen.elements)), key=lambda i: -_area(screen.elements[i])):
+        element = screen.elements[index]
         if element.kind not in KINDS:
             continue
         x0, y0, x1, y1 = element.box_px
@@ -89,14 +97,38 @@ def element_grids(screen: Screen) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
             height = min(y1, (row + 1) * TOKEN_PX) - max(y0, row * TOKEN_PX)
             for column in range(max(0, x0 // TOKEN_PX), min(columns, -(-x1 // TOKEN_PX))):
                 width = min(x1, (column + 1) * TOKEN_PX) - max(x0, column * TOKEN_PX)
-                if height * width < MIN_OVERLAP_PX2:
-                    continue
-                kinds[row, column] = KINDS.index(element.kind) + 1
-                states[row, column] = 0 if element.on is None else 1 + int(element.on)
-                icons[row, column] = ICONS.index(element.icon) + 1 if element.icon in ICONS else 0
-                x, y = element.center_px
-                centres[row, column] = x / screen.width_px, y / screen.height_px
-    return kinds, states, icons, centres
+                if height * width >= MIN_OVERLAP_PX2:
+                    grid[row, column] = index
+    return grid
+
+
+def element_grids(screen: Screen, elements_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(kind, state, icon, centre) of the element under each merged token."""
+    kinds, states, icons, centres = [], [], [], []
+    for element in screen.elements:
+        x, y = element.center_px
+        kinds.append(KINDS.index(element.kind) + 1 if element.kind in KINDS else 0)
+        states.append(0 if element.on is None else 1 + int(element.on))
+        icons.append(ICONS.index(element.icon) + 1 if element.icon in ICONS else 0)
+        centres.append((x / screen.width_px, y / screen.height_px))
+    classes = (_under(np.array(table, dtype=np.int64), elements_RC, 0) for table in (kinds, states, icons))
+    kinds_RC, states_RC, icons_RC = classes
+    return kinds_RC, states_RC, icons_RC, _under(np.array(centres, dtype=np.float32), elements_RC, np.nan)
+
+
+def standing_grids(screen: Screen, elements_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(facts, labels above and left) of the element under each merged token, 0 where there is none."""
+    found = standings(screen)
+    facts = np.array([standing.facts() for standing in found], dtype=np.int64)
+    near = np.array([(standing.above, standing.left) for standing in found], dtype=np.int64)
+    return _under(facts, elements_RC, 0), _under(near, elements_RC, 0)
+
+
+def _under(table: np.ndarray, elements_RC: np.ndarray, nothing: float) -> np.ndarray:
+    """Each token's row of `table`, one row per element."""
+    grid = table[elements_RC]
+    grid[elements_RC < 0] = nothing
+    return grid
 
 
 def _area(element: Element) -> int:

@@ -1,6 +1,7 @@
-"""What the first layers learn to see in a picture's tokens: the words there, and where the element under each lies.
+"""What the first layers learn to see in a picture's tokens: the words there, where the element under each lies, and how
+it stands to the others (the second switch, off, below Alarm).
 
-Both losses fall on hundreds of tokens a screen, where answers hold two coordinates each.
+These losses fall on hundreds of tokens a screen, where answers hold two coordinates and one name each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from autoglm_training.config.recipes import TEXT
 from autoglm_training.loss import POINT_SIGMA, point_targets
+from autoglm_training.world.standing import FACT_CLASSES
 
 CODE_SCALE = 0.3
 """Maps start at logits of about 2 in width: far from sure, far from flat."""
@@ -34,6 +36,16 @@ class SeenCentres:
 
     where_BT: Tensor
     centres_N2: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenStandings:
+    """Picture tokens that lie on an element: where_BT bool; facts_NF: classes from 0 on, -1 where it has none;
+    near_N2V: distributions over the tokens that spell the label above and the label to the left, all 0 for none."""
+
+    where_BT: Tensor
+    facts_NF: Tensor
+    near_N2V: Tensor
 
 
 class CentreMaps(nn.Module):
@@ -60,6 +72,37 @@ class CentreMaps(nn.Module):
             return loss, (off <= 20).float().mean()
 
 
+class StandingMaps(nn.Module):
+    """Reads an element's facts and its neighbours' names off a picture's token. For training alone.
+
+    Names are read with the decoder's own head, so that what is learnt here can be written as is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts = nn.Linear(TEXT.hidden_size, sum(FACT_CLASSES))
+        self.names = nn.Linear(TEXT.hidden_size, 2 * TEXT.hidden_size, bias=False)
+
+    def forward(self, hidden_BTD: Tensor, head: nn.Module, seen: SeenStandings) -> tuple[Tensor, Tensor]:
+        """(mean cross entropy of the facts plus that of the names, share of the facts told right)."""
+        device = hidden_BTD.device
+        stream = F.rms_norm(hidden_BTD[seen.where_BT.to(device)].float(), (TEXT.hidden_size,))
+        facts_NF = seen.facts_NF.to(device)
+        total, right = stream.new_zeros(()), stream.new_zeros(())
+        for logits_NC, told_N in zip(self.facts(stream).float().split(FACT_CLASSES, -1), facts_NF.T, strict=True):
+            known = told_N >= 0
+            if bool(known.any()):
+                total = total + F.cross_entropy(logits_NC[known], told_N[known], reduction="sum")
+                right = right + (logits_NC[known].argmax(-1) == told_N[known]).sum()
+        known = (facts_NF >= 0).sum().clamp(min=1)
+        near_N2V = seen.near_N2V.to(device)
+        named = near_N2V.sum(-1) > 0
+        names = self.names(stream).unflatten(-1, (2, TEXT.hidden_size))[named]
+        log_probs = F.log_softmax(head(names).float(), dim=-1)
+        spelled = -(near_N2V[named] * log_probs).sum() / named.sum().clamp(min=1)
+        return total / known + spelled, right.detach() / known
+
+
 def seen_words(ids_BT: np.ndarray, image_token: int, words: Sequence[np.ndarray], table: Tensor) -> SeenWords | None:
     """The picture tokens that show labels; `words` are the rows' word grids, in order."""
     where = torch.from_numpy(ids_BT == image_token)
@@ -79,3 +122,17 @@ def seen_centres(ids_BT: np.ndarray, image_token: int, centres: Sequence[np.ndar
     if not bool(where.any()):
         return None
     return SeenCentres(where_BT=where, centres_N2=shown[known] * 999)
+
+
+def seen_standings(
+    ids_BT: np.ndarray, image_token: int, facts: Sequence[np.ndarray], near: Sequence[np.ndarray], table: Tensor
+) -> SeenStandings | None:
+    """The picture tokens on elements that stand somehow; `facts` and `near` are the rows' grids, in order (0: none)."""
+    where = torch.from_numpy(ids_BT == image_token)
+    told = torch.from_numpy(np.concatenate([grid.reshape(-1, len(FACT_CLASSES)) for grid in facts]))
+    labels = torch.from_numpy(np.concatenate([grid.reshape(-1, 2) for grid in near]))
+    known = (told > 0).any(-1) | (labels > 0).any(-1)
+    where[where.clone()] = known
+    if not bool(where.any()):
+        return None
+    return SeenStandings(where_BT=where, facts_NF=told[known] - 1, near_N2V=table[labels[known]])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autoglm_training.world import tasks
-from autoglm_training.world.elements import Element, Screen, Split
+from autoglm_training.world.elements import Element, PixelBox, Screen, Split
 from autoglm_training.world.labels import DAY_NAMES_EN
 from autoglm_training.world.phrases import phrase
 from autoglm_training.world.positions import noun
@@ -22,8 +22,16 @@ def unique(screen: Screen, kinds: Sequence[str]) -> list[Element]:
 
 
 def tap_task(
-    screen: Screen, family: str, sentence: str, think: str, target: Element, verb: str = "Tap", speakable: bool = True
+    screen: Screen,
+    family: str,
+    sentence: str,
+    think: str,
+    target: Element,
+    verb: str = "Tap",
+    speakable: bool = True,
+    named: Sequence[tuple[str, Element]] = (),
 ) -> Task:
+    """A tap on `target`; `named` is what the thought names, the target's label unless told."""
     return Task(
         family=family,
         language=screen.language,
@@ -31,20 +39,29 @@ def tap_task(
         think=think,
         action=tasks.tap(screen.point_999(target), verb),
         target_box=screen.box_999(target.tap_box_px),
+        named=_boxes(screen, named or ((target.label, target),)),
         speakable=speakable,
         app=screen.app,
     )
 
 
-def answer_task(screen: Screen, family: str, sentence: str, think: str, message: str) -> Task:
+def answer_task(
+    screen: Screen, family: str, sentence: str, think: str, message: str, told_by: Element | None = None
+) -> Task:
+    """An answer; `told_by` is the element that it is read from and that the thought names."""
     return Task(
         family=family,
         language=screen.language,
         instruction=sentence,
         think=think,
         action=tasks.finish(message),
+        named=_boxes(screen, ((told_by.label, told_by),)) if told_by is not None else (),
         app=screen.app,
     )
+
+
+def _boxes(screen: Screen, named: Sequence[tuple[str, Element]]) -> tuple[tuple[str, PixelBox], ...]:
+    return tuple((text, screen.box_999(element.box_px)) for text, element in named)
 
 
 def switch(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -64,7 +81,7 @@ def switch(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     sentence = phrase(rng, f"alarm_{state}" if alarm else f"switch_{state}", tongue, split, {"x": label})
     if wanted == target.on:
         think, message = thought(f"is_{state}", tongue, x=label), answer(f"is_{state}", tongue, x=label)
-        return answer_task(screen, "switch_done", sentence, think, message)
+        return answer_task(screen, "switch_done", sentence, think, message, target)
     return tap_task(screen, "switch", sentence, thought(f"switch_{state}", tongue, x=label), target)
 
 
@@ -77,9 +94,8 @@ def state_question(rng: random.Random, screen: Screen, split: Split) -> Task | N
     tongue = screen.language
     sentence = phrase(rng, "state_ask", tongue, split, {"x": target.label})
     think = thought("is_on" if target.on else "is_off", tongue, x=target.label)
-    return answer_task(
-        screen, "state", sentence, think, answer("yes_on" if target.on else "no_off", tongue, x=target.label)
-    )
+    message = answer("yes_on" if target.on else "no_off", tongue, x=target.label)
+    return answer_task(screen, "state", sentence, think, message, target)
 
 
 def compare_prices(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -95,7 +111,9 @@ def compare_prices(rng: random.Random, screen: Screen, split: Split) -> Task | N
         target = by_price[0]
         sentence = phrase(rng, "cheapest_ask", tongue, split, {"k": kind})
         message = answer("cheapest", tongue, x=target.label, v=target.value or "")
-        return answer_task(screen, "cheapest_ask", sentence, thought("cheapest", tongue, x=target.label), message)
+        return answer_task(
+            screen, "cheapest_ask", sentence, thought("cheapest", tongue, x=target.label), message, target
+        )
     family, target = ("cheapest", by_price[0]) if roll < 0.65 else ("dearest", by_price[-1])
     sentence = phrase(rng, family, tongue, split, {"k": kind})
     return tap_task(screen, "tap_relation", sentence, thought(family, tongue, x=target.label), target)
@@ -112,7 +130,8 @@ def value_question(rng: random.Random, screen: Screen, split: Split) -> Task | N
     family = "price" if target.price is not None else "distance"
     slots = {"x": target.label, "v": target.value or ""}
     sentence = phrase(rng, f"{family}_ask", tongue, split, {"x": target.label})
-    return answer_task(screen, family, sentence, thought(family, tongue, **slots), answer(family, tongue, **slots))
+    think, message = thought(family, tongue, **slots), answer(family, tongue, **slots)
+    return answer_task(screen, family, sentence, think, message, target)
 
 
 def chart(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -128,7 +147,7 @@ def chart(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     if rng.random() < 0.5:
         return tap_task(screen, "chart", phrase(rng, f"{family}_tap", tongue, split), think, target)
     message = DAY_NAMES_EN.get(target.label, target.label)
-    return answer_task(screen, "chart_ask", phrase(rng, f"{family}_ask", tongue, split), think, message)
+    return answer_task(screen, "chart_ask", phrase(rng, f"{family}_ask", tongue, split), think, message, target)
 
 
 def app_question(rng: random.Random, screen: Screen, split: Split) -> Task | None:

@@ -66,7 +66,13 @@ class _Story:
         )
 
     def add(
-        self, scene: Scene, think: str, action: str, target_box: PixelBox | None = None, family: str = "episode"
+        self,
+        scene: Scene,
+        think: str,
+        action: str,
+        target_box: PixelBox | None = None,
+        family: str = "episode",
+        named: tuple[tuple[str, PixelBox], ...] = (),
     ) -> None:
         task = Task(
             family=family,
@@ -75,6 +81,7 @@ class _Story:
             think=think,
             action=action,
             target_box=target_box,
+            named=named,
             speakable="“" not in self.instruction and '"' not in self.instruction,
             app=scene.app,
         )
@@ -85,7 +92,9 @@ class _Story:
         target = screen.find(label)
         assert target is not None, f"{label!r} is not on the {scene.template} screen"
         think = thought(saying, self.language, x=shown or label)
-        self.add(scene, think, tasks.tap(screen.point_999(target)), screen.box_999(target.tap_box_px))
+        named = ((shown or label, screen.box_999(target.box_px)),)
+        action, box = tasks.tap(screen.point_999(target)), screen.box_999(target.tap_box_px)
+        self.add(scene, think, action, box, named=named)
 
     def finish(self, scene: Scene, message: str, think: str | None = None) -> None:
         self.add(scene, think or thought("done", self.language), tasks.finish(message))

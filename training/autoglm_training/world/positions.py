@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 from autoglm_training.world.elements import Element, Screen
@@ -15,14 +16,20 @@ _NOUNS: dict[str, tuple[str, str]] = {
     "bars": ("bar", "柱子"),
 }  # fmt: skip
 _CHAT_NOUN = ("chat", "聊天")
-_SWITCH_NOUN = ("switch", "开关")
-_GRID_GROUPS = ("apps", "products")
+SWITCH_NOUN = ("switch", "开关")
+GRID_GROUPS = ("apps", "products")
 _SAME_ROW_PX = 6
+_BESIDE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "below": (("below", "under", "right below", "just under", "after"), ("下面", "下边", "下方")),
+    "above": (("above", "over", "right above", "just above", "before"), ("上面", "上边", "上方")),
+    "right_of": (("right of", "to the right of"), ("右边", "右面", "右侧")),
+    "left_of": (("left of", "to the left of"), ("左边", "左面", "左侧")),
+}
 
 
 def noun(element: Element, language: Language) -> str:
     """What to call the element."""
-    english, chinese = _SWITCH_NOUN if element.kind == "switch" else _NOUNS.get(element.group, ("item", "项目"))
+    english, chinese = SWITCH_NOUN if element.kind == "switch" else _NOUNS.get(element.group, ("item", "项目"))
     return chinese if language == "zh" else english
 
 
@@ -47,7 +54,7 @@ def rows_of(elements: list[Element]) -> list[list[Element]]:
     return [sorted(line, key=lambda e: e.box_px[0]) for line in lines]
 
 
-def _families(screen: Screen) -> list[tuple[tuple[str, str], list[Element]]]:
+def counted(screen: Screen) -> list[tuple[tuple[str, str], list[Element]]]:
     """(noun pair, elements in reading order) of everything that can be counted."""
     groups: dict[str, list[Element]] = {}
     for element in screen.elements:
@@ -64,14 +71,14 @@ def _families(screen: Screen) -> list[tuple[tuple[str, str], list[Element]]]:
         found.append((pair, ordered))
     switches = [element for element in screen.elements if element.kind == "switch"]
     if switches:
-        found.append((_SWITCH_NOUN, [element for line in rows_of(switches) for element in line]))
+        found.append((SWITCH_NOUN, [element for line in rows_of(switches) for element in line]))
     return found
 
 
 def positions(screen: Screen) -> list[tuple[str, Element]]:
     """(name, element) of every element with a place that can be said, such as "the second switch"."""
     language = screen.language
-    families = _families(screen)
+    families = counted(screen)
     # "The second tab" or "the first app" must mean one thing only.
     twice = [pair for pair, _ in families]
     found: list[tuple[str, Element]] = []
@@ -82,7 +89,7 @@ def positions(screen: Screen) -> list[tuple[str, Element]]:
         if group == "dock":
             continue
         lines = rows_of(members)
-        if group in _GRID_GROUPS and len(lines[0]) > 1:
+        if group in GRID_GROUPS and len(lines[0]) > 1:
             found.extend(_grid_positions(pair, lines, language))
             continue
         for index, element in enumerate(members):
@@ -102,6 +109,14 @@ def _grid_positions(pair: tuple[str, str], lines: list[list[Element]], language:
                 else:
                     found.append((f"第{ordinals[row]}行{place}{pair[1]}", element))
     return found
+
+
+def place_beside(rng: random.Random, side: str, label: str, kind: str, language: Language) -> str:
+    """A name for what lies on that side of `label`, such as "the switch below Alarm"."""
+    english, chinese = _BESIDE[side]
+    if language == "zh":
+        return f"{label}{rng.choice(chinese)}{rng.choice((f'的{kind}', '那个', '的那个'))}"
+    return f"the {rng.choice((kind, kind, 'one'))} {rng.choice(english)} {label}"
 
 
 def neighbours(screen: Screen) -> list[tuple[str, Element, Element]]:

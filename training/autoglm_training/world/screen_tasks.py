@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -20,8 +21,9 @@ from autoglm_training.world.comparison_tasks import (
 from autoglm_training.world.copy_text import simple_text
 from autoglm_training.world.elements import Screen, Split
 from autoglm_training.world.labels import APPS, CONTACTS, PAGES, PLACES, PRODUCTS, SONGS, TOGGLES, Pairs, names
+from autoglm_training.world.language import Language
 from autoglm_training.world.phrases import ICON_NAMES, phrase
-from autoglm_training.world.positions import neighbours, noun, positions
+from autoglm_training.world.positions import neighbours, noun, place_beside, positions
 from autoglm_training.world.sayings import thought
 from autoglm_training.world.tasks import Task
 from autoglm_training.world.text_tasks import text_task
@@ -31,6 +33,8 @@ Maker = Callable[[random.Random, Screen, Split], "Task | None"]
 _SCROLLS: dict[str, Pairs] = {
     "settings": TOGGLES + PAGES, "chats": CONTACTS, "shop": PRODUCTS, "results": PRODUCTS + PLACES + SONGS,
 }  # fmt: skip
+PLACE_AS_NAME_SHARE = 0.5
+_TWO_ARTICLES = re.compile(r"\b(the) the\b", re.IGNORECASE)
 _CLICKABLE = ("icon", "button", "switch", "tab", "field", "row", "key", "card", "bar")
 
 
@@ -118,7 +122,8 @@ def tap_icon(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     name = rng.choice(called[target.icon])
     sentence = phrase(rng, "icon", screen.language, split, {"x": name})
     canonical = called[target.icon][0]
-    return tap_task(screen, "tap_icon", sentence, thought("icon", screen.language, x=canonical), target)
+    think = thought("icon", screen.language, x=canonical)
+    return tap_task(screen, "tap_icon", sentence, think, target, named=((canonical, target),))
 
 
 def tap_position(rng: random.Random, screen: Screen, split: Split) -> Task | None:
@@ -128,7 +133,7 @@ def tap_position(rng: random.Random, screen: Screen, split: Split) -> Task | Non
         return None
     name, target = rng.choice(pool)
     tongue = screen.language
-    sentence = phrase(rng, "position", tongue, split, {"x": name})
+    sentence = _tap_place(rng, "position", tongue, split, {"x": name}, name)
     shown = name[:1].upper() + name[1:]
     return tap_task(screen, "tap_position", sentence, thought("position", tongue, p=shown, x=target.label), target)
 
@@ -141,8 +146,22 @@ def tap_neighbour(rng: random.Random, screen: Screen, split: Split) -> Task | No
         return None
     side, anchor, target = rng.choice(pool)
     tongue = screen.language
-    sentence = phrase(rng, side, tongue, split, {"x": anchor.label, "k": noun(target, tongue)})
-    return tap_task(screen, "tap_relation", sentence, thought(side, tongue, y=anchor.label, x=target.label), target)
+    kind = noun(target, tongue)
+    place = place_beside(rng, side, anchor.label, kind, tongue)
+    sentence = _tap_place(rng, side, tongue, split, {"x": anchor.label, "k": kind}, place)
+    think = thought(side, tongue, y=anchor.label, x=target.label)
+    named = ((anchor.label, anchor), (target.label, target))
+    return tap_task(screen, "tap_relation", sentence, think, target, named=named)
+
+
+def _tap_place(
+    rng: random.Random, family: str, language: Language, split: Split, slots: dict[str, str], place: str
+) -> str:
+    """A wording of the family; in training often one of "tap" with the place for a name, so that places are learnt
+    apart from the sentences that they stand in."""
+    if split != "test" and rng.random() < PLACE_AS_NAME_SHARE:
+        return _TWO_ARTICLES.sub(r"\1", phrase(rng, "tap", language, split, {"x": place}))
+    return phrase(rng, family, language, split, slots)
 
 
 def gesture(rng: random.Random, screen: Screen, split: Split) -> Task | None:

@@ -17,6 +17,7 @@ class Task:
 
     instruction: the plain sentence; think: one short sentence; action: one call, without tags
     target_box: (x0, y0, x1, y1) in 0..999 that a tap should hit, None for other actions
+    named: what `think` names of the screen, in order: its text there and the element's whole box in 0..999
     speakable: whether the sentence makes sense when spoken
     app: the app in front, as the agent reports it in `current_app`
     """
@@ -27,6 +28,7 @@ class Task:
     think: str
     action: str
     target_box: PixelBox | None = None
+    named: tuple[tuple[str, PixelBox], ...] = ()
     speakable: bool = True
     app: str = "System Home"
 

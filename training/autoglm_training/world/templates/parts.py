@@ -38,7 +38,7 @@ def title_bar(canvas: Canvas, title: str, *, back: bool, icons: Sequence[str] = 
     """Title with an optional back arrow and pictograms at the right; returns the y below it."""
     theme = canvas.theme
     # Training's titles vary in height: nothing on a screen may sit at places that can be learnt by heart.
-    top, height = STATUS_HEIGHT + 2, 46 if canvas.held_out else canvas.rng.choice((40, 43, 46, 50, 55, 62))
+    top, height = STATUS_HEIGHT + 2, 46 if canvas.held_out else canvas.rng.randint(38, 84)
     cy = top + height / 2
     left = float(theme.margin + 4)
     if back:

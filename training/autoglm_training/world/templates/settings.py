@@ -20,7 +20,8 @@ def build(canvas: Canvas) -> None:
     left = theme.margin + 12 + (34 if leading else 0)
     right = canvas.width - theme.margin - 12
     room = right - left - 52
-    sizes = _group_sizes(canvas, y)
+    gap = 10 if canvas.held_out else rng.randint(4, 24)
+    sizes = _group_sizes(canvas, y, gap)
     total = sum(sizes)
     toggle_count = max(1, min(total - 1, round(total * rng.uniform(0.45, 0.8))))
     toggles = canvas.pick(TOGGLES, toggle_count, room)
@@ -37,16 +38,16 @@ def build(canvas: Canvas) -> None:
                 line = y + index * theme.row_height
                 canvas.fill((left, line, canvas.width - theme.margin - 8, line + 1), theme.divider)
         rows = rows[size:]
-        y += height + 10
+        y += height + gap
     pill(canvas)
 
 
-def _group_sizes(canvas: Canvas, y: float) -> list[int]:
-    """Rows in each card, as many as fit below `y`."""
+def _group_sizes(canvas: Canvas, y: float, gap: int) -> list[int]:
+    """Rows in each card, as many as fit below `y` with `gap` px between cards."""
     sizes: list[int] = []
     while (room := int((canvas.bottom - 6 - y) // canvas.theme.row_height)) >= 1:
         sizes.append(min(room, canvas.rng.randint(2, 5)))
-        y += sizes[-1] * canvas.theme.row_height + 10
+        y += sizes[-1] * canvas.theme.row_height + gap
     if len(sizes) > 2 and canvas.rng.random() < 0.3:
         sizes.pop()
     return sizes

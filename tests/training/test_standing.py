@@ -1,0 +1,81 @@
+"""What the elements of a screen are to one another, as tasks speak of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from autoglm_training.screen_targets import draw_screen
+from autoglm_training.world.elements import Screen
+from autoglm_training.world.labels import label_vocabulary
+from autoglm_training.world.positions import neighbours, positions
+from autoglm_training.world.screens import make_screen
+from autoglm_training.world.standing import Standing, standings
+
+
+def screen(template: str, seed: int = 0) -> Screen:
+    return make_screen(random.Random(seed), "train", template=template, language="en")
+
+
+def by_label(shown: Screen) -> dict[str, Standing]:
+    return {element.label: standing for element, standing in zip(shown.elements, standings(shown), strict=True)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranks_are_the_places_that_tasks_name(seed: int) -> None:
+    shown = screen("settings", seed)
+    found = by_label(shown)
+    for name, element in positions(shown):
+        if name == "the second switch":
+            assert found[element.label].switch_rank == 2
+        if name == "the third row":
+            assert found[element.label].rank == 3
+
+
+def test_things_in_a_grid_have_a_line_and_a_column() -> None:
+    shown = screen("home")
+    name, element = next((n, e) for n, e in positions(shown) if n == "the second app in the second row")
+    standing = by_label(shown)[element.label]
+    assert (standing.line, standing.column, standing.rank) == (2, 2, 0), name
+
+
+def test_switches_tell_their_state() -> None:
+    shown = screen("settings")
+    found = by_label(shown)
+    assert all(found[e.label].state == 1 + int(bool(e.on)) for e in shown.elements if e.kind == "switch")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbours_are_those_that_tasks_name(seed: int) -> None:
+    shown, vocabulary = screen("settings", seed), label_vocabulary()
+    found = by_label(shown)
+    pairs = [(below, above) for side, below, above in neighbours(shown) if side == "above"]
+    assert pairs
+    assert all(vocabulary[found[below.label].above - 1] == above.label for below, above in pairs)
+
+
+def test_a_dearer_thing_is_never_worth_less() -> None:
+    shown = screen("shop", 3)
+    priced = sorted((e.price, by_label(shown)[e.label].worth) for e in shown.elements if e.price is not None)
+    assert len(priced) > 2
+    worths = [worth for _, worth in priced]
+    assert worths == sorted(worths)
+
+
+def test_a_higher_bar_is_never_worth_less() -> None:
+    shown = screen("chart")
+    bars = sorted(
+        (e.box_px[3] - e.box_px[1], by_label(shown)[e.label].worth) for e in shown.elements if e.kind == "bar"
+    )
+    worths = [worth for _, worth in bars]
+    assert len(set(worths)) > 1
+    assert worths == sorted(worths)
+
+
+def test_a_pictures_tokens_have_the_standing_of_the_element_under_them() -> None:
+    sample = draw_screen(random.Random(4), "train")
+    found = standings(sample.screen)
+    told = {tuple(facts) for facts in sample.facts_RCF.reshape(-1, sample.facts_RCF.shape[-1]).tolist()}
+    assert told <= {standing.facts() for standing in found} | {(0,) * 6}
+    assert len(told) > 2

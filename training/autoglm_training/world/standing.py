@@ -1,0 +1,84 @@
+"""How the elements of a screen stand to one another: which of its kind each is, what it lies next to, what it is worth.
+
+What "the second switch", "the one below Alarm" and "the cheapest" are about. A picture's tokens can be taught each of
+these facts directly: all of them can be told from what is above and to the left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoglm_training.world.elements import Element, Screen
+from autoglm_training.world.labels import label_ids
+from autoglm_training.world.positions import GRID_GROUPS, SWITCH_NOUN, counted, neighbours, rows_of
+
+MAX_RANK = 10
+MAX_WORTH = 44
+WORTHS_PER_OCTAVE = 4
+"""Prices from 0 to 2,000 in steps of a fifth."""
+FACT_CLASSES = (MAX_RANK, MAX_RANK, MAX_RANK, MAX_RANK, 2, MAX_WORTH)
+"""Classes of each fact of `Standing.facts`, none of them counted."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """Facts of one element, each from 1 on and 0 where it has none.
+
+    rank: place in its list; switch_rank: place among the switches; line, column: place in its grid; state: off or on;
+    worth: price on a scale of octaves, or a bar's height; above, left: index + 1 in `label_vocabulary()` of each
+    """
+
+    rank: int = 0
+    switch_rank: int = 0
+    line: int = 0
+    column: int = 0
+    state: int = 0
+    worth: int = 0
+    above: int = 0
+    left: int = 0
+
+    def facts(self) -> tuple[int, ...]:
+        """The classes, in the order of `FACT_CLASSES`."""
+        return self.rank, self.switch_rank, self.line, self.column, self.state, self.worth
+
+
+def standings(screen: Screen) -> list[Standing]:
+    """One for each element of the screen, in order."""
+    found = {id(element): Standing() for element in screen.elements}
+    for pair, members in counted(screen):
+        lines = rows_of(members)
+        if members[0].group in GRID_GROUPS and len(lines[0]) > 1:
+            for line, elements in enumerate(lines, start=1):
+                for column, element in enumerate(elements, start=1):
+                    found[id(element)].line, found[id(element)].column = _rank(line), _rank(column)
+            continue
+        for rank, element in enumerate(members, start=1):
+            if pair == SWITCH_NOUN:
+                found[id(element)].switch_rank = _rank(rank)
+            else:
+                found[id(element)].rank = _rank(rank)
+    labels = label_ids()
+    for side, anchor, target in neighbours(screen):
+        if side == "above":
+            found[id(anchor)].above = labels.get(target.label, -1) + 1
+        elif side == "left_of":
+            found[id(anchor)].left = labels.get(target.label, -1) + 1
+    for element in screen.elements:
+        standing = found[id(element)]
+        standing.state = 0 if element.on is None else 1 + int(element.on)
+        standing.worth = _worth(screen, element)
+    return list(found.values())
+
+
+def _rank(place: int) -> int:
+    return place if place <= MAX_RANK else 0
+
+
+def _worth(screen: Screen, element: Element) -> int:
+    if element.price is not None:
+        return min(MAX_WORTH, 1 + round(WORTHS_PER_OCTAVE * math.log2(1 + element.price)))
+    if element.kind == "bar":
+        height = (element.box_px[3] - element.box_px[1]) / screen.height_px
+        return min(MAX_WORTH, 1 + round(2 * MAX_WORTH * height))
+    return 0
