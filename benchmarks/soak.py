@@ -2,8 +2,9 @@
 
     python benchmarks/soak.py [--minutes 10] [--callers 4] [--limit 0.05] [--fill 2000]
 
-Starts `autoglm serve`, fills its cache of embeddings with pictures, and then asks it for as long as told: screenshots
-that are new each time (no cache helps), streamed and whole answers, refused pictures, callers that leave. Each process
+Starts `autoglm serve`, fills its cache of embeddings with pictures, sends all callers' largest pictures at once (what
+Triton's models share never shrinks: this is its highest mark), and then asks for as long as told: screenshots that are
+new each time (no cache helps), streamed and whole answers, refused pictures, callers that leave. Each process
 of the server is looked at every few seconds; after the first third, which warms up, the mean of the first and of the
 last quarter are compared. Prints a table, then one JSON line; the exit status is 1 when a process grew by more than the
 limit, or when a request ended otherwise than meant.
@@ -22,7 +23,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ LOOK_EVERY_S = 5.0
 WARM_UP = 1 / 3
 LEAVES_AFTER_S = 0.2
 SIZES = ((360, 800), (540, 1200), (720, 1280), (300, 300))
+LARGEST = (max(SIZES),)
+MEETINGS = 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SLACK_FILES = 2
 """Connections that happen to be open at one look."""
@@ -100,8 +103,8 @@ def bodies(seed: int) -> Iterator[dict[str, Any]]:
         yield {**body, "stream": rng.random() < 0.5}
 
 
-def _picture(rng: random.Random) -> dict[str, Any]:
-    width, height = rng.choice(SIZES)
+def _picture(rng: random.Random, sizes: Sequence[tuple[int, int]] = SIZES) -> dict[str, Any]:
+    width, height = rng.choice(sizes)
     image = Image.new("RGB", (width, height), (rng.randrange(256), rng.randrange(256), rng.randrange(256)))
     image.paste(Image.frombytes("RGB", (64, 64), rng.randbytes(64 * 64 * 3)), (rng.randrange(200), rng.randrange(200)))
     file = io.BytesIO()
@@ -127,9 +130,22 @@ async def fill_caches(endpoint: OpenAIEndpoint, count: int, callers: int) -> Non
     await asyncio.gather(*(caller() for _ in range(callers)))
 
 
+async def meet(endpoint: OpenAIEndpoint, rounds: int, callers: int) -> None:
+    """As many of the largest pictures at once as there will ever be, several times."""
+    rng = random.Random(-2)
+    for _ in range(rounds):
+        pictures = [_picture(rng, LARGEST) for _ in range(callers)]
+        bodies = ({"model": MODEL, "messages": [{"role": "user", "content": [each]}]} for each in pictures)
+        asked = (endpoint.ask({**body, "max_tokens": 24}) for body in bodies)
+        for answered in await asyncio.gather(*asked):
+            if answered.error:
+                raise RuntimeError(f"the server failed on a picture: {answered.error}")
+
+
 async def soak(url: str, pid: int, args: argparse.Namespace) -> tuple[dict[str, list[Look]], Counter[str]]:
     endpoint = OpenAIEndpoint(url)
     await fill_caches(endpoint, args.fill, args.callers)
+    await meet(endpoint, MEETINGS, args.callers)
     until_s = time.monotonic() + 60 * args.minutes
     outcomes: Counter[str] = Counter()
     looks: dict[str, list[Look]] = defaultdict(list)
