@@ -33,10 +33,10 @@ MAX_MESSAGES_PER_S = 1500.0
 """Over all streams; Triton's relay stops at about 2,800 messages a second, however many cores there are."""
 MESSAGES_PER_CORE_S = 250.0
 """With many streams. Each message costs the BLS model, Triton and the gateway 0.4 ms of a core and more."""
-EASY_MESSAGES_PER_CORE_S = 50.0
-"""With few: what the messages do not take, the decoder has."""
-EASY_PAUSE_S = 0.06
-"""But no stream waits longer for the sake of that: some 16 messages a second read like one flow of text."""
+EASY_MESSAGES_PER_CORE_S = 25.0
+"""With few: what the messages do not take, the decoder has. While one of its threads is off its core the other waits."""
+EASY_PAUSE_S = 0.12
+"""But no stream waits longer for the sake of that: eight messages a second still read like one flow of text."""
 
 _log = logging.getLogger(__name__)
 
