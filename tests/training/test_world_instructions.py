@@ -24,11 +24,10 @@ def _tasks(count: int, split: Split = "train") -> list[Task]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("family", families())
-def test_wordings_of_the_test_split_are_its_own(family: str, language: Language):
-    test = set(wordings(family, language, "test"))
-    assert test
-    for split in ("train", "validation"):
-        assert not test & set(wordings(family, language, split))
+def test_every_split_has_wordings_of_its_own(family: str, language: Language):
+    train, validation, test = (set(wordings(family, language, split)) for split in SPLITS)
+    assert all((train, validation, test))
+    assert len(train | validation | test) == len(train) + len(validation) + len(test)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -45,9 +44,10 @@ def bare(sentence: str) -> str:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
-def test_polite_frames_never_make_a_wording_of_the_test_split(family: str, language: Language):
+def test_polite_frames_never_make_a_wording_of_another_split(family: str, language: Language):
     rng, slots = random.Random(6), {"x": "{x}", "n": "{n}"}
-    held = {bare(core) for name in TEXT_FAMILIES for core in wordings(name, language, "test")}
+    judges: tuple[Split, ...] = ("validation", "test")
+    held = {bare(core) for split in judges for name in TEXT_FAMILIES for core in wordings(name, language, split)}
     said = {bare(phrase(rng, family, language, "train", slots)) for _ in range(400)}
     assert not said & held
 

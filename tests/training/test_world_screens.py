@@ -133,14 +133,19 @@ def test_split_seeds_never_meet():
     assert all(len(found) == 1 for found in residues.values())
 
 
+def layout_values(held: str, split: Split) -> set[object]:
+    rng = random.Random(11)
+    return {getattr(Canvas(make_scene(rng, split)).theme, held) for _ in range(80)}
+
+
 @pytest.mark.parametrize("held", ["row_height", "margin", "title_style"])
 def test_layout_values_of_the_test_split_are_its_own(held: str):
-    rng = random.Random(11)
+    assert not layout_values(held, "test") & (layout_values(held, "train") | layout_values(held, "validation"))
 
-    def values(split: Split) -> set[object]:
-        return {getattr(Canvas(make_scene(rng, split)).theme, held) for _ in range(80)}
 
-    assert not values("test") & (values("train") | values("validation"))
+@pytest.mark.parametrize("held", ["row_height", "margin"])
+def test_spacings_of_the_validation_split_are_its_own(held: str):
+    assert not layout_values(held, "validation") & layout_values(held, "train")
 
 
 def test_an_unknown_split_is_refused():

@@ -1,10 +1,11 @@
-"""Chooses a wording: the test split has wordings of its own, the other splits never see them."""
+"""Chooses a wording: the validation and the test split have wordings of their own, which training never sees."""
 
 from __future__ import annotations
 
 import math
 import random
 import zlib
+from collections.abc import Iterable
 from functools import cache
 
 from autoglm_training.world import phrases_en, phrases_more_en, phrases_more_zh, phrases_zh
@@ -13,6 +14,7 @@ from autoglm_training.world.language import Language
 from autoglm_training.world.phrases_combined import MORE_FRAMES, combined
 
 TEST_SHARE = 0.15
+VALIDATION_SHARE = 0.08
 COMBINED_SHARE = 0.4
 """Train sentences put together from parts, where a family has them; the others were written one by one."""
 _MARKS = str.maketrans("", "", "~.!?,。！？， ")
@@ -32,7 +34,7 @@ def families() -> tuple[str, ...]:
 @cache
 def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
     """The wordings a split may use. About 15 % of each family,
-    chosen by hash among the less common ones, belong to the test split alone.
+    chosen by hash among the less common ones, belong to the test split alone, and some 8 % to validation.
 
     Raises:
         ValueError: no such family.
@@ -41,38 +43,42 @@ def wordings(family: str, language: Language, split: Split) -> tuple[str, ...]:
         raise ValueError(f"no wordings for family {family!r} in {language}")
     cores = _CORES[language][family]
     common = _common(language)
-    rare = sorted((core for core in cores if core not in common), key=lambda core: zlib.crc32(core.encode()))
-    held = rare[: max(1, math.ceil(TEST_SHARE * len(cores)))]
+    rare = _by_hash(core for core in cores if core not in common)
+    num_tested = max(1, math.ceil(TEST_SHARE * len(cores)))
     if split == "test":
-        return tuple(held)
+        return tuple(rare[:num_tested])
+    if split == "validation":
+        later = _by_hash(core for core in _MORE[language].get(family, ()) if core not in common and core not in rare)
+        return tuple([*rare[num_tested:], *later][: max(1, math.ceil(VALIDATION_SHARE * len(cores)))])
     return tuple(dict.fromkeys(_written(family, language) + _combined(family, language)))
+
+
+def _by_hash(cores: Iterable[str]) -> list[str]:
+    return sorted(cores, key=lambda core: zlib.crc32(core.encode()))
 
 
 @cache
 def _written(family: str, language: Language) -> tuple[str, ...]:
     cores = _CORES[language][family] + _MORE[language].get(family, ())
-    return tuple(core for core in dict.fromkeys(cores) if _bare(core) not in _held_bare(language))
+    return tuple(core for core in dict.fromkeys(cores) if _bare(core) not in _held_bare(language, "train"))
 
 
 @cache
 def _combined(family: str, language: Language) -> tuple[str, ...]:
-    """Sentences from parts for training, none of them a sentence of the test split in other punctuation."""
-    return tuple(core for core in combined(family, language) if _bare(core) not in _held_bare(language))
+    """Sentences from parts for training, none of them a sentence of another split in other punctuation."""
+    return tuple(core for core in combined(family, language) if _bare(core) not in _held_bare(language, "train"))
 
 
 @cache
-def _held_bare(language: Language) -> frozenset[str]:
-    return frozenset(_bare(core) for core in _held_sentences(language))
+def _held_bare(language: Language, split: Split) -> frozenset[str]:
+    """What the split must never say, whichever family holds it: the wordings of those that judge it."""
+    judges: tuple[Split, ...] = {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]
+    judging = [core for judge in judges for family in _CORES[language] for core in wordings(family, language, judge)]
+    return frozenset(_bare(core) for core in judging)
 
 
 def _bare(core: str) -> str:
     return core.lower().translate(_MARKS)
-
-
-@cache
-def _held_sentences(language: Language) -> frozenset[str]:
-    """Every wording of the test split, whichever family holds it."""
-    return frozenset(core for family in _CORES[language] for core in wordings(family, language, "test"))
 
 
 @cache
@@ -103,7 +109,7 @@ def phrase(
             # Text after a colon runs to the end of the sentence.
             frame = frame if frame.endswith("{c}") else "{c}"
         sentence = frame.replace("{c}", core)
-        if split != "test" and _bare(sentence) in _held_bare(language):
+        if _bare(sentence) in _held_bare(language, split):
             sentence = core
     values = dict(slots or {})
     if language == "en":
@@ -116,7 +122,7 @@ def phrase(
 
 def _drawn(rng: random.Random, family: str, language: Language, split: Split) -> tuple[str, tuple[str, ...]]:
     """A wording, and the polite frames that it may stand in."""
-    if split == "test":
+    if split != "train":
         return rng.choice(wordings(family, language, split)), _FRAMES[language]
     combined_here = _combined(family, language)
     from_parts = bool(combined_here) and rng.random() < COMBINED_SHARE

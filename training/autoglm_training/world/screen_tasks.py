@@ -159,7 +159,7 @@ def _tap_place(
 ) -> str:
     """A wording of the family; in training often one of "tap" with the place for a name, so that places are learnt
     apart from the sentences that they stand in."""
-    if split != "test" and rng.random() < PLACE_AS_NAME_SHARE:
+    if split == "train" and rng.random() < PLACE_AS_NAME_SHARE:
         return _TWO_ARTICLES.sub(r"\1", phrase(rng, "tap", language, split, {"x": place}))
     return phrase(rng, family, language, split, slots)
 

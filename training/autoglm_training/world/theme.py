@@ -1,4 +1,4 @@
-"""Looks of a screen: faces, sizes, spacings and colours. The test split has spacings and titles of its own."""
+"""Looks of a screen: faces, sizes, spacings, colours. Each split has spacings of its own, the test split titles too."""
 
 from __future__ import annotations
 
@@ -25,13 +25,22 @@ _FACE_PAIRS = (
 NARROW_FACE = "LiberationSansNarrow-Regular.ttf"
 SMALL_PX = 13.0
 
-# Held-out values: no train or validation screen has them.
-_ROW_HEIGHTS: dict[bool, tuple[int, ...]] = {
-    False: tuple(sorted({*range(37, 65)} - {42, 46, 50, 54})),
-    True: (42, 46, 50, 54),
+# No value of one split is another's.
+_ROW_HEIGHTS: dict[Split, tuple[int, ...]] = {
+    "train": tuple(sorted({*range(37, 65)} - {40, 42, 46, 48, 50, 54, 57})),
+    "validation": (40, 48, 57),
+    "test": (42, 46, 50, 54),
 }
-_MARGINS: dict[bool, tuple[int, ...]] = {False: tuple(sorted({*range(5, 20)} - {10, 14})), True: (10, 14)}
-_TITLE_STYLES: dict[bool, tuple[str, ...]] = {False: ("left", "middle"), True: ("large",)}
+_MARGINS: dict[Split, tuple[int, ...]] = {
+    "train": tuple(sorted({*range(5, 20)} - {8, 10, 14, 16})),
+    "validation": (8, 16),
+    "test": (10, 14),
+}
+_TITLE_STYLES: dict[Split, tuple[str, ...]] = {
+    "train": ("left", "middle"),
+    "validation": ("left", "middle"),
+    "test": ("large",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +70,6 @@ class Theme:
 
 def make_theme(rng: random.Random, split: Split, language: Language, dark: bool | None) -> Theme:
     """Draws a theme; `dark` forces light or dark."""
-    held_out = split == "test"
     is_dark = rng.random() < 0.35
     if dark is not None:
         is_dark = dark
@@ -78,8 +86,8 @@ def make_theme(rng: random.Random, split: Split, language: Language, dark: bool 
     radius = rng.choice((8, 10, 12, 14))
     body_px = float(rng.choice((14, 15, 15, 16, 17)))
     title_px = float(rng.choice((18, 19, 20)))
-    margin, row_height = rng.choice(_MARGINS[held_out]), rng.choice(_ROW_HEIGHTS[held_out])
-    title_style = rng.choice(_TITLE_STYLES[held_out])
+    margin, row_height = rng.choice(_MARGINS[split]), rng.choice(_ROW_HEIGHTS[split])
+    title_style = rng.choice(_TITLE_STYLES[split])
     if is_dark:
         background, card = (deep, deep, deep + 3), (deep + 22, deep + 22, deep + 26)
         ink, faint, divider = (240, 240, 242), (160, 162, 168), (deep + 40, deep + 40, deep + 44)
