@@ -1,4 +1,4 @@
-"""The two inner loops of attention over a paged cache, as vector instructions: queries on keys, weights on values.
+"""The inner loops of attention over a paged cache, as vector instructions: queries on keys, weights on values.
 
 All query heads that share a KV head are taken together, so keys and values are read and widened once for them. Sums are
 in a fixed order: results do not depend on what else a step holds.
@@ -18,11 +18,15 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from autoglm_backend.models import cpu_vectors as vec
 from autoglm_backend.models.cpu_kernels import intrinsic
 
 _REGISTERS = 16
 """Vectors of keys, or of sums, that are kept at once: half of what AVX-512 has."""
-_I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+PACKED_KEYS = 16
+"""Keys that lie side by side, one lane each, when they are turned for `score_packed_keys`."""
+LARGEST_FROM = 16
+"""Numbers from which `largest` can be used."""
 
 
 def lanes_of(head_dim: int) -> int:
@@ -36,51 +40,23 @@ def keys_at_once(head_dim: int) -> int:
     return min(lanes, 1 << (max(1, _REGISTERS * lanes // head_dim).bit_length() - 1))
 
 
+def queries_at_once(head_dim: int, share: int) -> int:
+    """Queries that `score_packed_keys` takes in one call: each holds a branch of its tree of sums in registers."""
+    return min(share, 4)
+
+
 def heads_at_once(head_dim: int, share: int) -> int:
     """Query heads that `add_values` takes in one call."""
     return min(share, max(1, _REGISTERS * lanes_of(head_dim) // head_dim))
 
 
-def _integer(value: int) -> Any:
-    return ir.Constant(_I64, value)
-
-
-def _plus(builder: Any, address: Any, offset: Any) -> Any:
-    return builder.add(address, _integer(offset) if isinstance(offset, int) else offset)
-
-
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.load(builder.inttoptr(address, ir.PointerType()), typ=kind, align=1)
-
-
-def _store(builder: Any, value: Any, address: Any) -> None:
-    builder.store(value, builder.inttoptr(address, ir.PointerType()), align=1)
-
-
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
-    kind = ir.VectorType(_F32, lanes)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-    return _shuffled(builder, first, first, [0] * lanes)
-
-
-def _shuffled(builder: Any, x: Any, y: Any, lanes: list[int]) -> Any:
-    mask = ir.Constant(ir.VectorType(_I32, len(lanes)), [ir.Constant(_I32, lane) for lane in lanes])
-    return builder.shuffle_vector(x, y, mask)
-
-
 def _stored_vector(builder: Any, address: Any, storage: str, lanes: int) -> Any:
     """Values of the cache, as float32."""
     if storage == "uint32":
-        return _load(builder, address, ir.VectorType(_F32, lanes))
-    words = builder.zext(_load(builder, address, ir.VectorType(_I16, lanes)), ir.VectorType(_I32, lanes))
-    shift = ir.Constant(ir.VectorType(_I32, lanes), [ir.Constant(_I32, 16)] * lanes)
-    return builder.bitcast(builder.shl(words, shift), ir.VectorType(_F32, lanes))
-
-
-def _fma(builder: Any, x: Any, y: Any, total: Any, lanes: int) -> Any:
-    kind = ir.VectorType(_F32, lanes)
-    function = builder.module.declare_intrinsic(f"llvm.fma.v{lanes}f32", (), ir.FunctionType(kind, (kind,) * 3))
-    return builder.call(function, (x, y, total))
+        return vec.load(builder, address, ir.VectorType(vec.F32, lanes))
+    words = builder.zext(vec.load(builder, address, ir.VectorType(vec.I16, lanes)), ir.VectorType(vec.I32, lanes))
+    shift = ir.Constant(ir.VectorType(vec.I32, lanes), [ir.Constant(vec.I32, 16)] * lanes)
+    return builder.bitcast(builder.shl(words, shift), ir.VectorType(vec.F32, lanes))
 
 
 def _sums(builder: Any, vectors: list[Any], lanes: int) -> Any:
@@ -90,42 +66,45 @@ def _sums(builder: Any, vectors: list[Any], lanes: int) -> Any:
         pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
         low = [start + i for start in range(0, 2 * lanes, part) for i in range(part // 2)]
         high = [start + i + part // 2 for start in range(0, 2 * lanes, part) for i in range(part // 2)]
-        vectors = [builder.fadd(_shuffled(builder, x, y, low), _shuffled(builder, x, y, high)) for x, y in pairs]
+        vectors = [builder.fadd(vec.shuffled(builder, x, y, low), vec.shuffled(builder, x, y, high)) for x, y in pairs]
         part //= 2
     (total,) = vectors
     size = lanes
     while part > 1:
         low = [start + i for start in range(0, size, part) for i in range(part // 2)]
         high = [lane + part // 2 for lane in low]
-        total = builder.fadd(_shuffled(builder, total, total, low), _shuffled(builder, total, total, high))
+        total = builder.fadd(vec.shuffled(builder, total, total, low), vec.shuffled(builder, total, total, high))
         size, part = size // 2, part // 2
     return total
 
 
-def _loop(builder: Any, count: Any, states: list[tuple[Any, Any]], step: Callable[[Any, list[Any]], list[Any]]) -> Any:
-    """`for i in range(count): states = step(i, states)` for count >= 1; states are (type, start). Returns the last."""
-    before = builder.block
-    body, after = builder.append_basic_block("loop.body"), builder.append_basic_block("loop.after")
-    builder.branch(body)
-    builder.position_at_end(body)
-    index = builder.phi(_I64)
-    phis = [builder.phi(kind) for kind, _ in states]
-    results = step(index, phis)
-    following = builder.add(index, _integer(1))
-    index.add_incoming(_integer(0), before)
-    index.add_incoming(following, body)
-    for phi, (_, start), result in zip(phis, states, results, strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(result, body)
-    builder.cbranch(builder.icmp_signed("<", following, count), body, after)
-    builder.position_at_end(after)
-    return results
+@intrinsic
+def largest(typingctx: Any, x: Any, count: Any) -> tuple[Any, Callable[..., Any]]:
+    """The largest of `count` float32, `LARGEST_FROM` or more. (A loop of numba's takes four times as long.)"""
 
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_at, number = args
+        vector = ir.VectorType(vec.F32, LARGEST_FROM)
 
-def _literals(*arguments: Any) -> tuple[int, ...] | None:
-    if not all(isinstance(argument, types.IntegerLiteral) for argument in arguments):
-        return None
-    return tuple(argument.literal_value for argument in arguments)
+        def larger(one: Any, other: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+        def step(i: Any, most: list[Any]) -> list[Any]:
+            at = builder.add(x_at, builder.mul(i, vec.integer(4 * LARGEST_FROM)))
+            return [larger(most[0], vec.load(builder, at, vector))]
+
+        # The last ones first, some of which come again.
+        rest = builder.add(x_at, builder.mul(builder.sub(number, vec.integer(LARGEST_FROM)), vec.integer(4)))
+        whole = builder.sdiv(number, vec.integer(LARGEST_FROM))
+        (most,) = vec.loop(builder, whole, [(vector, vec.load(builder, rest, vector))], step)
+        lanes = LARGEST_FROM
+        while lanes > 1:
+            lanes //= 2
+            low, high = (vec.shuffled(builder, most, most, list(range(start, start + lanes))) for start in (0, lanes))
+            most = larger(low, high)
+        return builder.extract_element(most, ir.Constant(vec.I32, 0))
+
+    return types.float32(types.int64, types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -137,40 +116,97 @@ def score_keys(
     q: float32 [H, d]. kind: an empty array of the cache's storage type (cpu_kernels.KINDS). head_dim: a literal.
     stride: bytes from one head of out to the next.
     """
-    literals = _literals(head_dim)
+    literals = vec.literals(head_dim)
     if literals is None:
         return None
     (size,) = literals
     lanes, count, storage = lanes_of(size), keys_at_once(size), kind.dtype.name
     parts, width = range(0, size, lanes), kind.dtype.bitwidth // 8
-    vector = ir.VectorType(_F32, lanes)
+    vector = ir.VectorType(vec.F32, lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, _, q_at, num_heads, base_at, offsets_at, out_at, out_stride = args
         starts = [
-            _plus(builder, base_at, _load(builder, _plus(builder, offsets_at, 8 * j), _I64)) for j in range(count)
+            vec.plus(builder, base_at, vec.load(builder, vec.plus(builder, offsets_at, 8 * j), vec.I64))
+            for j in range(count)
         ]
         keys = [
-            [_stored_vector(builder, _plus(builder, start, part * width), storage, lanes) for part in parts]
+            [_stored_vector(builder, vec.plus(builder, start, part * width), storage, lanes) for part in parts]
             for start in starts
         ]
 
         def one_head(head: Any, _: list[Any]) -> list[Any]:
-            at = builder.add(q_at, builder.mul(head, _integer(4 * size)))
-            query = [_load(builder, _plus(builder, at, 4 * part), vector) for part in parts]
+            at = builder.add(q_at, builder.mul(head, vec.integer(4 * size)))
+            query = [vec.load(builder, vec.plus(builder, at, 4 * part), vector) for part in parts]
             totals = [builder.fmul(query[0], key[0]) for key in keys]
             for i in range(1, len(query)):
                 totals = [
-                    _fma(builder, query[i], key[i], total, lanes) for key, total in zip(keys, totals, strict=True)
+                    vec.fma(builder, query[i], key[i], total, lanes) for key, total in zip(keys, totals, strict=True)
                 ]
             to = builder.add(out_at, builder.mul(head, out_stride))
-            _store(builder, _sums(builder, totals, lanes), to)
+            vec.store(builder, _sums(builder, totals, lanes), to)
             return []
 
-        _loop(builder, num_heads, [], one_head)
+        vec.loop(builder, num_heads, [], one_head)
         return context.get_dummy_value()
 
     return types.none(kind, head_dim, *(types.int64,) * 6), codegen
+
+
+@intrinsic(prefer_literal=True)
+def score_packed_keys(
+    typingctx: Any, head_dim: Any, queries: Any, q: Any, last_query: Any, packed: Any, out: Any, stride: Any
+) -> tuple[Any, Callable[..., Any]] | None:
+    """out[h, k] = q[h] . key[k] of `PACKED_KEYS` keys, float32, each summed in the very order of `score_keys`.
+
+    queries: a literal, at most `queries_at_once`; queries beyond last_query repeat it. packed: float32 [d, keys].
+    stride: bytes from one query of out to the next.
+    """
+    literals = vec.literals(head_dim, queries)
+    if literals is None:
+        return None
+    size, count = literals
+    lanes = lanes_of(size)
+    vector = ir.VectorType(vec.F32, PACKED_KEYS)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, _, q_at, last, packed_at, out_at, out_stride = args
+        numbers: list[Any] = []
+        for query in range(count):
+            wanted = vec.integer(query)
+            numbers.append(builder.select(builder.icmp_signed("<", wanted, last), wanted, last))
+        rows = [builder.add(q_at, builder.mul(number, vec.integer(4 * size))) for number in numbers]
+
+        def one_lane(lane: int) -> list[Any]:
+            """What `score_keys` sums in this lane, for all keys, of each query."""
+            totals: list[Any] = []
+            for i in range(lane, size, lanes):
+                key = vec.load(builder, vec.plus(builder, packed_at, 4 * PACKED_KEYS * i), vector)
+                asked = [
+                    vec.splat(builder, vec.load(builder, vec.plus(builder, row, 4 * i), vec.F32), PACKED_KEYS)
+                    for row in rows
+                ]
+                if i == lane:
+                    totals = [builder.fmul(query, key) for query in asked]
+                else:
+                    totals = [
+                        vec.fma(builder, query, key, total, PACKED_KEYS)
+                        for query, total in zip(asked, totals, strict=True)
+                    ]
+            return totals
+
+        def lanes_from(first: int, step: int) -> list[Any]:
+            """The sum of every `step`-th lane from `first` on."""
+            if step == lanes:
+                return one_lane(first)
+            low, high = lanes_from(first, 2 * step), lanes_from(first + step, 2 * step)
+            return [builder.fadd(x, y) for x, y in zip(low, high, strict=True)]
+
+        for number, total in zip(numbers, lanes_from(0, 1), strict=True):
+            vec.store(builder, total, builder.add(out_at, builder.mul(number, out_stride)))
+        return context.get_dummy_value()
+
+    return types.none(head_dim, queries, *(types.int64,) * 5), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -192,39 +228,41 @@ def add_values(
     heads: a literal, at most `heads_at_once`; heads beyond last_head repeat it. stride: bytes from one head of weights
     to the next.
     """
-    literals = _literals(head_dim, heads)
+    literals = vec.literals(head_dim, heads)
     if literals is None:
         return None
     size, count = literals
     lanes, storage, width = lanes_of(size), kind.dtype.name, kind.dtype.bitwidth // 8
     parts = range(0, size, lanes)
-    vector = ir.VectorType(_F32, lanes)
+    vector = ir.VectorType(vec.F32, lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, _, _, weights_at, weights_stride, last, base_at, offsets_at, num_keys, out_at = args
         numbers: list[Any] = []
         for head in range(count):
-            wanted = _integer(head)
+            wanted = vec.integer(head)
             numbers.append(builder.select(builder.icmp_signed("<", wanted, last), wanted, last))
         rows = [builder.add(weights_at, builder.mul(number, weights_stride)) for number in numbers]
 
         def one_key(j: Any, totals: list[Any]) -> list[Any]:
-            offset = _load(builder, builder.add(offsets_at, builder.mul(j, _integer(8))), _I64)
+            offset = vec.load(builder, builder.add(offsets_at, builder.mul(j, vec.integer(8))), vec.I64)
             at = builder.add(base_at, offset)
-            value = [_stored_vector(builder, _plus(builder, at, part * width), storage, lanes) for part in parts]
+            value = [_stored_vector(builder, vec.plus(builder, at, part * width), storage, lanes) for part in parts]
             results: list[Any] = []
             for i, row in enumerate(rows):
-                weight = _splat(builder, _load(builder, builder.add(row, builder.mul(j, _integer(4))), _F32), lanes)
+                weight = vec.splat(
+                    builder, vec.load(builder, builder.add(row, builder.mul(j, vec.integer(4))), vec.F32), lanes
+                )
                 sums = totals[i * len(value) : (i + 1) * len(value)]
-                results += [_fma(builder, weight, v, total, lanes) for v, total in zip(value, sums, strict=True)]
+                results += [vec.fma(builder, weight, v, total, lanes) for v, total in zip(value, sums, strict=True)]
             return results
 
         zero = ir.Constant(vector, None)
-        totals = _loop(builder, num_keys, [(vector, zero)] * (count * len(parts)), one_key)
+        totals = vec.loop(builder, num_keys, [(vector, zero)] * (count * len(parts)), one_key)
         for i, number in enumerate(numbers):
-            to = builder.add(out_at, builder.mul(number, _integer(4 * size)))
+            to = builder.add(out_at, builder.mul(number, vec.integer(4 * size)))
             for part, total in zip(parts, totals[i * len(parts) : (i + 1) * len(parts)], strict=True):
-                _store(builder, total, _plus(builder, to, 4 * part))
+                vec.store(builder, total, vec.plus(builder, to, 4 * part))
         return context.get_dummy_value()
 
     return types.none(kind, head_dim, heads, *(types.int64,) * 7), codegen
