@@ -137,13 +137,13 @@ def parse_action(text: str) -> Action:
     """Parse `do(...)` or `finish(...)`. Raises ActionError."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ActionError(f"not an action: {text[:80]!r}") from error
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
         raise ActionError(f"not an action call: {text[:80]!r}")
     try:
         arguments = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg is not None}
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ActionError(f"arguments must be literals: {text[:80]!r}") from error
     if node.func.id == "finish":
         if not isinstance(arguments.get("message"), str):

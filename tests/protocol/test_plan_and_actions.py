@@ -68,7 +68,11 @@ def test_an_action_is_parsed_not_run() -> None:
         "finish()",
         'go(action="Tap")',
         'do("Tap")',
+        "finish(message={[]: 1})",
+        f"finish(message={'[' * 100_000})",
+        f"finish(message={'-' * 5_000}1)",
     ],
+    ids=lambda text: text[:40],
 )
 def test_anything_else_is_no_action(text: str) -> None:
     with pytest.raises(ActionError):

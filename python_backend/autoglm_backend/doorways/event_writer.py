@@ -34,7 +34,7 @@ MAX_MESSAGES_PER_S = 1500.0
 MESSAGES_PER_CORE_S = 250.0
 """With many streams. Each message costs the BLS model, Triton and the gateway 0.4 ms of a core and more."""
 EASY_MESSAGES_PER_CORE_S = 25.0
-"""With few: what the messages do not take, the decoder has. While one of its threads is off its core the other waits."""
+"""With few: a decoder whose one thread is off its core has the other wait."""
 EASY_PAUSE_S = 0.12
 """But no stream waits longer for the sake of that: eight messages a second still read like one flow of text."""
 
