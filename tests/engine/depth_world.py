@@ -57,6 +57,7 @@ def write_certificate(directory: Path, thresholds: Mapping[int, float], **change
         epsilon=0.05,
         num_requests=400,
         num_mismatches=0,
+        max_tokens=64,
         dtype="float64",
         quantization="none",
         checkpoint_sha256=checkpoint_sha256(directory),

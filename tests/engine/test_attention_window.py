@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.depth_world import Dense, certified_checkpoint, service
+from tests.engine.depth_world import Dense, certified_checkpoint, service, write_certificate
 from tests.engine.test_depth_failures import drafting
 from tests.engine.test_engine import Stream, ask, prompt
 
@@ -36,6 +36,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = certified_checkpoint(tmp_path_factory.mktemp("window"), {})
     allow(directory, {"least": LEAST, "sink": SINK})
+    write_certificate(directory, {})  # of the description as it is now
     return directory
 
 

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from tests.engine.depth_world import Dense, certified_checkpoint, service, write_certificate
 from tests.engine.test_engine import Stream, ask, dense_greedy, prompt
 
+from autoglm_backend.engine.certified import CertifiedOffer, certified_offer
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.sequence import Sequence
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.engine.shadow import RiskMonitor
-from autoglm_backend.models.config import CheckpointError
+from autoglm_backend.models.config import CheckpointError, load_model_config
+from autoglm_backend.models.exits import load_exit_heads
 from autoglm_protocol.errors import InvalidRequestError
 from autoglm_protocol.events import Finished, StreamEvent, TokenDelta
 from autoglm_protocol.plan import ExitMode
@@ -27,6 +29,7 @@ CERTIFIED = ExitMode.CERTIFIED
 HALF = {1: 0.5, 2: 0.5}
 ALWAYS = {1: 0.0}
 NEVER = {1: 1.5, 2: 1.5}
+COMMITTED = Path(__file__).parents[2] / "checkpoints" / "autoglm-phone-tiny"
 
 
 def greedy(max_tokens: int) -> SamplingParams:
@@ -206,10 +209,11 @@ def test_thresholds_that_nothing_reaches_give_full_depth_at_its_price(tmp_path: 
         (lambda d: write_certificate(d, HALF, dtype="bfloat16"), "dtype was bfloat16"),
         (lambda d: write_certificate(d, HALF, quantization="int8"), "quantization was int8"),
         (lambda d: write_certificate(d, HALF, checkpoint_sha256="0" * 64), "checkpoint_sha256"),
+        (lambda d: (d / "chat_template.jinja").write_text("another"), "checkpoint_sha256 is of other files"),
         (lambda d: write_certificate(d, {3: 0.5}), "depth 3"),
         (lambda d: write_certificate(d, HALF, delta=2), "delta is 2"),
     ],
-    ids=["no certificate", "no gates", "dtype", "quantization", "hash", "depth", "field"],
+    ids=["no certificate", "no gates", "dtype", "quantization", "hash", "changed file", "depth", "field"],
 )
 def test_certified_that_cannot_be_kept_is_refused(tmp_path: Path, break_it, named: str) -> None:
     directory = certified_checkpoint(tmp_path / "c", HALF)
@@ -223,6 +227,16 @@ def test_certified_that_cannot_be_kept_is_refused(tmp_path: Path, break_it, name
         DecoderService.from_checkpoint(
             directory, EngineOptions(device="cpu", dtype="float64", threads=1), default_exit=CERTIFIED
         )
+
+
+def test_the_default_checkpoints_certificate_fits_the_default_checkpoint() -> None:
+    config = load_model_config(COMMITTED)
+    heads = load_exit_heads(COMMITTED, config.text)
+    assert heads is not None
+    offer = certified_offer(COMMITTED, config, heads.depths, torch.device("cpu"), torch.float32, "auto")
+    assert isinstance(offer, CertifiedOffer), offer
+    assert any(threshold <= 1 for threshold in offer.certificate.thresholds.values())
+    assert offer.router is not None
 
 
 def test_shadow_checks_switch_certified_mode_off_and_say_so_once(

@@ -21,6 +21,7 @@ CERTIFICATE = Certificate(
     epsilon=0.05,
     num_requests=500,
     num_mismatches=2,
+    max_tokens=64,
     dtype="float32",
     quantization="none",
     checkpoint_sha256="ab" * 32,

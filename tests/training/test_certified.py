@@ -14,6 +14,7 @@ from tests.tiny_checkpoint import EXITS, NUM_LAYERS, write_checkpoint
 from autoglm_backend.engine.options import EngineOptions
 from autoglm_backend.engine.service import DecoderService
 from autoglm_backend.models.certificate import Certificate, checkpoint_sha256
+from autoglm_backend.models.decoder import causal_attend
 from autoglm_backend.models.gates import ExitGates
 from autoglm_protocol.events import Finished, StreamEvent, TokenDelta
 from autoglm_protocol.plan import ExecutionPlan, ExitMode
@@ -21,6 +22,7 @@ from autoglm_protocol.sampling import SamplingParams
 from autoglm_protocol.wire import DecodeRequest
 from autoglm_training.exits.decoding import Leave, Prompt, Trace, decode
 from autoglm_training.exits.files import save_certificate, save_gates
+from autoglm_training.exits.quantized import _on_gpu, quantize_as_served
 from autoglm_training.loading import load_checkpoint
 from autoglm_training.samples import Row, add_tokens
 
@@ -29,8 +31,13 @@ PROMPTS = ([70, 80, 90], [65, 66, 67, 68, 69, 70, 71], list(range(97, 120)), [33
 THRESHOLDS = {6: 0.55, 12: 0.5, 18: 0.5}
 
 
+@pytest.fixture(scope="module", params=["none", "int8", "int4"])
+def quantization(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory, quantization: str) -> Path:
     path = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
     gates = ExitGates(EXITS, 48, uses_margin=True)
     generator = torch.Generator().manual_seed(3)
@@ -43,8 +50,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         epsilon=0.5,
         num_requests=1,
         num_mismatches=0,
+        max_tokens=64,
         dtype="float32",
-        quantization="none",
+        quantization=quantization,
         checkpoint_sha256=checkpoint_sha256(path),
         thresholds=THRESHOLDS,
         mean_layers=24.0,
@@ -53,8 +61,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def served(directory: Path) -> list[Trace]:
-    service = DecoderService.from_checkpoint(directory, EngineOptions(device="cpu", threads=1))
+def served(directory: Path, quantization: str) -> list[Trace]:
+    service = DecoderService.from_checkpoint(
+        directory, EngineOptions(device="cpu", threads=1, quantization=quantization)
+    )
     try:
         return [_answer(service, number, ids) for number, ids in enumerate(PROMPTS)]
     finally:
@@ -91,8 +101,9 @@ def _answer(service: DecoderService, number: int, ids: Sequence[int]) -> Trace:
     )
 
 
-def test_the_reference_decoder_says_what_the_engine_says(directory: Path) -> None:
+def test_the_reference_decoder_says_what_the_engine_says(directory: Path, quantization: str) -> None:
     loaded = load_checkpoint(directory)
+    quantize_as_served(loaded.decoder, quantization)
     gates = ExitGates(EXITS, 48, uses_margin=True)
     generator = torch.Generator().manual_seed(3)
     for parameter in gates.parameters():
@@ -105,8 +116,44 @@ def test_the_reference_decoder_says_what_the_engine_says(directory: Path) -> Non
         add_tokens(row, ids)
         prompts.append(Prompt(row=row))
     simulated = decode(loaded.decoder, prompts, loaded.eos_ids, leave=leave, max_tokens=NEW_TOKENS)
-    engine = served(directory)
+    engine = served(directory, quantization)
     assert [trace.ids for trace in simulated] == [trace.ids for trace in engine]
     assert [trace.layers for trace in simulated] == [trace.layers for trace in engine]
     used = {layers for trace in simulated for layers in trace.layers}
     assert len(used) > 1, "the test's gates must let some tokens leave and keep some"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("plain"))
+
+
+def test_quantized_products_are_not_the_plain_ones(checkpoint: Path) -> None:
+    plain, int8 = load_checkpoint(checkpoint).decoder, load_checkpoint(checkpoint).decoder
+    quantize_as_served(int8, "int8")
+    hidden_BTD = torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(1))
+    rotation = plain.rotation(torch.arange(3).expand(3, 2, 3))
+    a, b = (decoder.run_span(0, 24, hidden_BTD, rotation, causal_attend) for decoder in (plain, int8))
+    assert 0 < (a - b).norm() / a.norm() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "complaint"),
+    [("fp8", torch.float32, "needs a CUDA GPU"), ("int8", torch.float16, "needs a CPU and float32 or bfloat16")],
+)
+def test_a_scheme_that_this_device_has_not_is_refused(
+    checkpoint: Path, scheme: str, dtype: torch.dtype, complaint: str
+) -> None:
+    decoder = load_checkpoint(checkpoint, dtype=dtype).decoder
+    with pytest.raises(ValueError, match=complaint):
+        quantize_as_served(decoder, scheme)
+
+
+def test_a_gpus_integer_products_run_over_batches(checkpoint: Path) -> None:
+    # torch has the same integer product on a CPU, so what a GPU would run can be tried without one
+    plain, int8 = load_checkpoint(checkpoint).decoder, load_checkpoint(checkpoint).decoder
+    _on_gpu(int8, "int8")
+    hidden_BTD = torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(1))
+    rotation = plain.rotation(torch.arange(3).expand(3, 2, 3))
+    a, b = (decoder.run_span(0, 24, hidden_BTD, rotation, causal_attend) for decoder in (plain, int8))
+    assert 0 < (a - b).norm() / a.norm() < 0.2

@@ -24,6 +24,15 @@ def test_149_requests_without_a_mismatch_are_the_fewest() -> None:
     assert binomial_p_value(0, 149, 0.02) <= 0.05 < binomial_p_value(0, 148, 0.02)
 
 
+@pytest.mark.parametrize("fails", [1, 2, 3, 5, 7, 10])
+def test_the_fewest_requests_pass_the_test_where_the_ratio_is_whole(fails: int) -> None:
+    # epsilon is exactly what `fails` requests leave, up to the rounding of a power
+    for delta in (0.5, 0.25, 0.1, 0.02):
+        needed = requests_needed(delta, (1 - delta) ** fails)
+        assert needed in (fails, fails + 1)
+        assert binomial_p_value(0, needed, delta) <= (1 - delta) ** fails
+
+
 def test_more_mismatches_than_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="5 of 4"):
         binomial_p_value(5, 4, 0.02)

@@ -2,8 +2,8 @@
 
 Made by calibration (Learn-then-Test, fixed sequence): with probability at least 1 - epsilon over the calibration
 requests, the share of requests whose answer differs from full depth in the stated way is at most delta. That holds for
-the very weights, tokenizer, precision and quantization that were calibrated, so a certificate names all of them and is
-refused for any other. It lives in `exits/certificate.json`.
+the very files, precision and quantization that were calibrated, so a certificate names all of them and is refused for
+any other. It lives in `exits/certificate.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 from autoglm_backend.models.config import CheckpointError
 
 CERTIFICATE_JSON = "certificate.json"
+_FOLDERS = ("", "exits", "speech")
+_SUFFIXES = (".safetensors", ".json", ".jinja")
 _CHUNK_BYTES = 1 << 22
 
 
@@ -32,6 +34,8 @@ class Certificate:
     """Probability that the bound is wrong."""
     num_requests: int
     num_mismatches: int
+    max_tokens: int
+    """Of an answer that were compared: what comes after them was not tested."""
     dtype: str
     quantization: str
     checkpoint_sha256: str
@@ -87,19 +91,28 @@ def check_certificate(certificate: Certificate, checkpoint_dir: Path, *, dtype: 
             raise CheckpointError(f"{path}: {name} was {certified} when it was made, this server runs {served}")
     if certificate.checkpoint_sha256 != checkpoint_sha256(checkpoint_dir):
         raise CheckpointError(
-            f"{path}: checkpoint_sha256 is of other weights, exits, gates or tokenizer than those in {checkpoint_dir}"
+            f"{path}: checkpoint_sha256 is of other files than those in {checkpoint_dir}: weights, exits, gates, "
+            "router, tokenizer, template or a configuration were changed after it was made"
         )
 
 
-def checkpoint_sha256(checkpoint_dir: Path) -> str:
-    """SHA-256 over names and bytes of all that decides an answer's tokens: weights, exits, gates and tokenizer.
+def checkpoint_sha256(checkpoint_dir: Path, staged: Path | None = None) -> str:
+    """SHA-256 over names and bytes of all that decides an answer: every `*.safetensors`, `*.json` and `*.jinja` of the
+    directory, of its `exits/` and of its `speech/`, but for the certificate itself.
 
-    That is every `*.safetensors` of the directory and of its `exits/`, and `tokenizer.json`. Raises OSError.
+    staged: laid out like the checkpoint; its files count in the place of those of the same names. Raises OSError.
     """
-    paths = [*checkpoint_dir.glob("*.safetensors"), *(checkpoint_dir / "exits").glob("*.safetensors")]
+    files: dict[str, Path] = {}
+    for root in (checkpoint_dir, staged):
+        if root is None:
+            continue
+        for path in (path for folder in _FOLDERS for path in (root / folder).glob("*")):
+            if path.suffix in _SUFFIXES and path.is_file():
+                files[path.relative_to(root).as_posix()] = path
+    files.pop(f"exits/{CERTIFICATE_JSON}", None)
     digest = hashlib.sha256()
-    for path in sorted([*paths, checkpoint_dir / "tokenizer.json"]):
-        name = path.relative_to(checkpoint_dir).as_posix().encode()
+    for text, path in sorted(files.items()):
+        name = text.encode()
         # Lengths keep one file's end from being read as another's beginning.
         digest.update(len(name).to_bytes(8, "little") + name + path.stat().st_size.to_bytes(8, "little"))
         with path.open("rb") as file:
@@ -137,6 +150,7 @@ _FIELDS = (
     ("epsilon", _is_share, "a number between 0 and 1"),
     ("num_requests", _is_count, "a whole number from 0"),
     ("num_mismatches", _is_count, "a whole number from 0"),
+    ("max_tokens", _is_count, "a whole number from 0"),
     ("dtype", _is_text, "a precision's name"),
     ("quantization", _is_text, '"none" or a scheme\'s name'),
     ("checkpoint_sha256", _is_text, "64 hexadecimal digits"),

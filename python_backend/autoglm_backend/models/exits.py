@@ -1,13 +1,13 @@
 """Exit heads: what turns the residual stream at a shallow depth into logits.
 
 Each exit has its own norm and a small gated-free bottleneck adapter, and shares the decoder's output head. The backbone
-is never touched, so full depth stays what the checkpoint says. Weights live in the sidecar `exits/exits.safetensors`,
-its description in `exits/exits.json`: {"depths": [6, 12, 18], "adapter_size": 64}.
+is never touched, so full depth stays what the checkpoint says. `exits/exits.json` describes them: {"depths": [6, 12],
+"adapter_size": 64, "weights": "exits.safetensors"}. Weights lie beside it under one of two names; new ones are written
+under the other, so that replacing the description replaces both at once.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoglm_backend.models.config import CheckpointError, TextConfig
+from autoglm_backend.models.json_table import JsonTable, read_json_object
 from autoglm_backend.models.layers import RMSNorm
 from autoglm_backend.models.weights import load_module
+
+EXITS_JSON = "exits.json"
+EXITS_TENSORS = ("exits.safetensors", "exits_2.safetensors")
+"""Where weights may lie; a description that names no file means the first."""
 
 
 class ExitHead(nn.Module):
@@ -53,12 +58,18 @@ class ExitHeads(nn.Module):
 
 def load_exit_heads(checkpoint_dir: Path, config: TextConfig) -> ExitHeads | None:
     """The checkpoint's exits, None when it has none. Raises CheckpointError."""
-    description = checkpoint_dir / "exits" / "exits.json"
-    if not description.exists():
+    path = checkpoint_dir / "exits" / EXITS_JSON
+    if not path.exists():
         return None
-    fields = json.loads(description.read_text(encoding="utf-8"))
-    heads = ExitHeads(config, fields["depths"], fields["adapter_size"])
-    load_module(heads, [checkpoint_dir / "exits" / "exits.safetensors"], lambda name: name)
+    table = JsonTable(read_json_object(path), path)
+    adapter_size = table.whole("adapter_size")
+    if adapter_size < 1:
+        raise table.error("adapter_size", f"is {adapter_size}, must be a whole number from 1")
+    weights = table.get("weights") or EXITS_TENSORS[0]
+    if weights not in EXITS_TENSORS:
+        raise table.error("weights", f"is {weights!r}, must be {' or '.join(EXITS_TENSORS)}")
+    heads = ExitHeads(config, table.whole_numbers("depths"), adapter_size)
+    load_module(heads, [path.with_name(weights)], lambda name: name)
     return heads.requires_grad_(False)
 
 
@@ -83,5 +94,5 @@ def load_draft_vocab(checkpoint_dir: Path, config: TextConfig) -> Tensor | None:
 
 
 def exit_tensors(heads: ExitHeads) -> dict[str, Tensor]:
-    """What `exits.safetensors` holds, bfloat16."""
+    """What the weights' file holds, bfloat16."""
     return {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in heads.state_dict().items()}

@@ -14,19 +14,19 @@ from datetime import datetime, timezone
 import torch
 from torch import Tensor
 
-from autoglm_backend.models.certificate import Certificate, checkpoint_sha256
+from autoglm_backend.models.certificate import Certificate
 from autoglm_backend.models.exits import ExitHeads
 from autoglm_backend.models.gates import ExitGates
 from autoglm_protocol.actions import same_action
-from autoglm_training.exits.certify import Measured, fixed_sequence, requests_needed
+from autoglm_training.exits.certify import Accepted, Measured, fixed_sequence, requests_needed
 from autoglm_training.exits.decoding import Leave, Prompt, Trace, decode
-from autoglm_training.exits.files import save_certificate, save_gates
 from autoglm_training.exits.gates import exit_views, fit_gates
 from autoglm_training.loading import LoadedCheckpoint
 
 RISK = "the parsed action of a request's answer differs from full depth's"
 CONFIDENCES = (0.9999, 0.9995, 0.999, 0.998, 0.997, 0.995, 0.99, 0.985, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9, 0.85, 0.8)
 """From the safest on; one confidence for all exits, since a gate's confidence means the same at each."""
+NO_EXITS = "{}: no exits (`autoglm train-exits` makes them)"
 CLOSED = 2.0
 """A threshold that no confidence reaches."""
 
@@ -55,7 +55,7 @@ class Answered:
     def of(cls, loaded: LoadedCheckpoint, prompts: Sequence[Prompt], max_tokens: int) -> Answered:
         """Raises ValueError for a checkpoint without exits."""
         if loaded.exits is None:
-            raise ValueError(f"{loaded.directory}: no exits (`autoglm train-exits` makes them)")
+            raise ValueError(NO_EXITS.format(loaded.directory))
         watch = loaded.exits.depths
         traces = decode(loaded.decoder, prompts, loaded.eos_ids, watch=watch, max_tokens=max_tokens)
         return cls(prompts=prompts, traces=traces)
@@ -85,7 +85,7 @@ class CertifiedRuns:
 
     def _logits(self, normed_ND: Tensor) -> Tensor | None:
         decoder = self._loaded.decoder
-        return decoder.lm_head(normed_ND.to(decoder.lm_head.weight.dtype)).float() if self._gates.uses_margin else None
+        return decoder.lm_head(normed_ND.to(decoder.norm.weight.dtype)).float() if self._gates.uses_margin else None
 
     @torch.no_grad()
     def at(self, thresholds: Mapping[int, float]) -> list[Trace]:
@@ -138,27 +138,65 @@ def mean_layers(traces: Sequence[Trace]) -> float:
     return sum(sum(trace.layers) for trace in traces) / sum(len(trace.layers) for trace in traces)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """Gates, and the boldest thresholds for them that may be promised."""
+
+    gates: ExitGates
+    accepted: Accepted[dict[int, float]]
+    num_requests: int
+    requests_for_gates: int
+    config: Calibration
+
+    def certificate(self, checkpoint_sha256: str) -> Certificate:
+        """Of a checkpoint with these gates."""
+        config, measured = self.config, self.accepted.measured
+        return Certificate(
+            risk=RISK,
+            delta=config.delta,
+            epsilon=config.epsilon,
+            num_requests=self.num_requests,
+            num_mismatches=measured.num_mismatches,
+            max_tokens=config.max_tokens,
+            dtype=config.dtype,
+            quantization=config.quantization,
+            checkpoint_sha256=checkpoint_sha256,
+            thresholds=self.accepted.candidate,
+            mean_layers=round(measured.mean_layers, 3),
+            made={
+                "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "p_value": self.accepted.p_value,
+                "requests_for_gates": self.requests_for_gates,
+                **config.made,
+            },
+        )
+
+
+def check_enough(num_requests: int, config: Calibration) -> None:
+    """Raises ValueError where so few certifying requests cannot promise anything, whatever they show."""
+    needed = requests_needed(config.delta, config.epsilon)
+    if num_requests < needed:
+        raise ValueError(
+            f"{num_requests} requests cannot certify a risk of {config.delta} with error {config.epsilon}: "
+            f"at least {needed} are needed, all without a mismatch"
+        )
+
+
 def calibrate(
     loaded: LoadedCheckpoint,
     fitting: Answered,
     certifying: Answered,
     config: Calibration,
     say: Callable[[str], None] = print,
-) -> Certificate:
-    """Fit gates, choose thresholds, write gates and certificate. Where nothing can be promised, all exits stay closed.
+) -> Calibrated:
+    """Fit gates and choose thresholds; writes nothing. Where nothing can be promised, all exits stay closed.
 
     Raises:
         ValueError: no exits, or too few certifying requests for any promise.
-        OSError: the checkpoint's folder cannot be written.
     """
     if loaded.exits is None:
-        raise ValueError(f"{loaded.directory}: no exits (`autoglm train-exits` makes them)")
-    needed, count = requests_needed(config.delta, config.epsilon), len(certifying.prompts)
-    if count < needed:
-        raise ValueError(
-            f"{count} requests cannot certify a risk of {config.delta} with error {config.epsilon}: "
-            f"at least {needed} are needed, all without a mismatch"
-        )
+        raise ValueError(NO_EXITS.format(loaded.directory))
+    check_enough(count := len(certifying.prompts), config)
     heads = loaded.exits
     views = exit_views(loaded.decoder, heads, fitting.traces)
     gates = fit_gates(views, uses_margin=config.uses_margin)
@@ -180,24 +218,6 @@ def calibrate(
     candidates = [closed] + [dict.fromkeys(heads.depths, confidence) for confidence in CONFIDENCES]
     accepted = fixed_sequence(candidates, measure, num_requests=count, delta=config.delta, epsilon=config.epsilon)
     assert accepted is not None, "closed exits never differ, and there are enough requests to accept that"
-    save_gates(loaded.directory, gates)
-    certificate = Certificate(
-        risk=RISK,
-        delta=config.delta,
-        epsilon=config.epsilon,
-        num_requests=count,
-        num_mismatches=accepted.measured.num_mismatches,
-        dtype=config.dtype,
-        quantization=config.quantization,
-        checkpoint_sha256=checkpoint_sha256(loaded.directory),
-        thresholds=accepted.candidate,
-        mean_layers=round(accepted.measured.mean_layers, 3),
-        made={
-            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "p_value": accepted.p_value,
-            "requests_for_gates": len(fitting.prompts),
-            **config.made,
-        },
+    return Calibrated(
+        gates=gates, accepted=accepted, num_requests=count, requests_for_gates=len(fitting.prompts), config=config
     )
-    save_certificate(loaded.directory, certificate)
-    return certificate

@@ -53,7 +53,9 @@ def binomial_p_value(num_mismatches: int, num_requests: int, delta: float) -> fl
 
 def requests_needed(delta: float, epsilon: float) -> int:
     """Fewest requests that can certify anything: all of them without a mismatch."""
-    return math.ceil(math.log(epsilon) / math.log1p(-delta))
+    count = max(1, math.ceil(math.log(epsilon) / math.log1p(-delta)))
+    # Where the ratio is a whole number, its rounding may fall short of what the test itself finds.
+    return count if binomial_p_value(0, count, delta) <= epsilon else count + 1
 
 
 def fixed_sequence(

@@ -23,11 +23,13 @@ from autoglm_backend.preprocess.chat_template import AUDIO_TOKEN, ChatTemplate, 
 from autoglm_backend.preprocess.image import preprocess_image
 from autoglm_backend.preprocess.picture_file import decode_picture
 from autoglm_protocol.chat import AudioPart, ChatOptions, ImagePart, Message, Part, Role, TextPart
+from autoglm_protocol.errors import AutoglmError
 from autoglm_training.exits.decoding import Prompt
 from autoglm_training.loading import LoadedCheckpoint
 from autoglm_training.samples import Row, add_picture, add_tokens
 
 DATA_URL = "data:"
+KINDS = {str: "a text", list: "a list", dict: "an object", type(None): "null", bool: "true or false"}
 
 
 class DataError(ValueError):
@@ -50,10 +52,12 @@ def read_prompts(
         if not line.strip():
             continue
         try:
-            prompts.append(encoder.encode(messages_of(json.loads(line), path.parent)))
-        # what a line can hold wrong: JSON, shape, base64, media, a template's refusal (all ValueErrors), or a file
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            bad.append(f"{path}:{number}: {_reason(error)}")
+            prompts.append(encoder.encode(messages_of(_json(line), path.parent)))
+        # shape and media are ValueErrors, what the server would refuse too is its own error
+        except (ValueError, AutoglmError) as error:
+            bad.append(f"{path}:{number}: {error}")
+        except OSError as error:
+            bad.append(f"{path}:{number}: {error.filename}: {error.strerror}")
     if bad and not skip_bad:
         raise DataError("\n".join(bad))
     for complaint in bad:
@@ -63,46 +67,80 @@ def read_prompts(
     return prompts
 
 
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+
+
 def messages_of(line: Any, folder: Path) -> list[Message]:
-    """The conversation of one line. Raises ValueError, KeyError, TypeError or OSError saying what is wrong."""
+    """The conversation of one line. Raises ValueError saying what is wrong, OSError for a picture's file."""
     if not isinstance(line, dict) or ("prompt" in line) == ("messages" in line):
         raise ValueError('expected an object with either "prompt" or "messages"')
     if "prompt" in line:
-        if not isinstance(line["prompt"], str) or not line["prompt"]:
-            raise ValueError('"prompt" must be a text')
-        return [Message(role=Role.USER, parts=(TextPart(text=line["prompt"]),))]
-    if not isinstance(line["messages"], list) or not line["messages"]:
-        raise ValueError('"messages" must be a list with at least one message')
-    return [_message(raw, folder) for raw in line["messages"]]
+        prompt = _get(line, "prompt", str)
+        if not prompt:
+            raise ValueError('"prompt" is empty')
+        return [Message(role=Role.USER, parts=(TextPart(text=prompt),))]
+    messages = _get(line, "messages", list)
+    if not messages:
+        raise ValueError('"messages" must hold at least one message')
+    return [_message(raw, folder) for raw in messages]
 
 
 def _message(raw: Any, folder: Path) -> Message:
-    content = raw["content"]
+    content, role = _get(raw, "content", str, list), _get(raw, "role", str)
+    if role not in {known.value for known in Role}:
+        raise ValueError(f'"role" is {role!r}, must be one of {", ".join(known.value for known in Role)}')
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return Message(role=Role(raw["role"]), parts=tuple(_part(part, folder) for part in parts))
+    return Message(role=Role(role), parts=tuple(_part(part, folder) for part in parts))
 
 
 def _part(part: Any, folder: Path) -> Part:
-    if part["type"] == "text":
-        return TextPart(text=part["text"])
-    if part["type"] == "image_url":
-        return ImagePart(data=_file(part["image_url"]["url"], folder))
-    if part["type"] == "input_audio":
-        sound = part["input_audio"]
-        return AudioPart(data=base64.b64decode(sound["data"], validate=True), format=sound.get("format"))
-    raise ValueError(f"a part of type {part['type']!r}, known are text, image_url and input_audio")
+    kind = _get(part, "type", str)
+    if kind == "text":
+        return TextPart(text=_get(part, "text", str))
+    if kind == "image_url":
+        return ImagePart(data=_file(_get(_get(part, "image_url", dict), "url", str), folder))
+    if kind == "input_audio":
+        sound = _get(part, "input_audio", dict)
+        declared = _get(sound, "format", str) if "format" in sound else None
+        return AudioPart(data=_base64(_get(sound, "data", str), "data"), format=declared)
+    raise ValueError(f'"type" is {kind!r}, known are text, image_url and input_audio')
+
+
+def _get(raw: Any, name: str, *kinds: type) -> Any:
+    """A field of an object, of one of these kinds. Raises ValueError naming it."""
+    if not isinstance(raw, dict):
+        raise ValueError(f'expected an object with "{name}", found {_kind(raw)}')
+    if name not in raw:
+        raise ValueError(f'"{name}" is missing')
+    if not isinstance(raw[name], kinds):
+        wanted = " or ".join(KINDS[kind] for kind in kinds)
+        raise ValueError(f'"{name}" is {_kind(raw[name])}, must be {wanted}')
+    return raw[name]
+
+
+def _kind(value: Any) -> str:
+    return KINDS.get(type(value), "a number")
 
 
 def _file(url: str, folder: Path) -> bytes:
     if url.startswith(DATA_URL):
-        return base64.b64decode(url.partition(",")[2], validate=True)
+        return _base64(url.partition(",")[2], "url")
     if "://" in url:
         raise ValueError(f"{url}: pictures are read from files and data: URLs, not from the network")
     return (folder / url).read_bytes()
 
 
-def _reason(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+def _base64(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f'"{name}" is not base64 ({error})') from error
 
 
 class PromptEncoder:
@@ -116,7 +154,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def encode(self, messages: list[Message]) -> Prompt:
-        """One prompt. Raises ValueError (InvalidRequestError, MediaError) for what cannot be rendered or decoded."""
+        """One prompt. Raises InvalidRequestError for what cannot be rendered, ValueError for media."""
         loaded = self._loaded
         parts = [part for message in messages for part in message.parts]
         pictures = [

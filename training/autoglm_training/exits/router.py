@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from autoglm_backend.models.router import ROUTER_JSON, ROUTER_TENSORS, Router
+from autoglm_backend.models.router import Router
 from autoglm_protocol.actions import same_action
-from autoglm_training.exits.calibrate import CLOSED, CONFIDENCES, Answered, Calibration
+from autoglm_training.exits.calibrate import CLOSED, CONFIDENCES, NO_EXITS, Answered, Calibration
 from autoglm_training.exits.certify import Measured, fixed_sequence
 from autoglm_training.exits.decoding import Prompt, pooled_prompts
-from autoglm_training.exits.files import FOLDER
 from autoglm_training.exits.gates import fit_probe
-from autoglm_training.files import save_json, save_tensors
 from autoglm_training.generate import generate
 from autoglm_training.loading import LoadedCheckpoint
 
@@ -26,7 +22,7 @@ BATCH = 32
 def fit_router(loaded: LoadedCheckpoint, fitting: Answered, certifying: Answered, config: Calibration) -> Router:
     """Probe and threshold from the certificate's own requests. Raises ValueError for a checkpoint without exits."""
     if loaded.exits is None:
-        raise ValueError(f"{loaded.directory}: no exits")
+        raise ValueError(NO_EXITS.format(loaded.directory))
     depth = loaded.exits.depths[0]
     seen_ND, same_N = _outcomes(loaded, fitting, depth, config.max_tokens)
     weight_D, bias = fit_probe(seen_ND, same_N.float(), torch.Generator().manual_seed(1))
@@ -77,13 +73,3 @@ def _shallow(loaded: LoadedCheckpoint, prompts: Sequence[Prompt], depth: int, ma
         rows, media = [p.row for p in batch], [p.media for p in batch]
         answers += generate(loaded.decoder, loaded.exits, rows, media, depth, loaded.eos_ids, max_tokens)
     return answers
-
-
-def save_router(directory: Path, router: Router) -> None:
-    """Both files of the sidecar. Raises OSError."""
-    fields = {name: value for name, value in asdict(router).items() if name not in ("weight_D", "bias")}
-    save_tensors(
-        {"weight": router.weight_D.float().contiguous(), "bias": router.bias.float()},
-        directory / FOLDER / ROUTER_TENSORS,
-    )
-    save_json(fields, directory / FOLDER / ROUTER_JSON)
