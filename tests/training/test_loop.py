@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import sys
 from collections.abc import Iterator
@@ -117,6 +118,32 @@ def test_rate_warms_up_and_falls() -> None:
     assert rates[100] == pytest.approx(0.1)
 
 
+def test_a_cosine_falls_to_the_same_rate() -> None:
+    config = StageConfig(steps=100, peak_lr=1.0, final_lr=0.1, warmup_steps=1, cosine=True)
+    assert [learning_rate(config, step) for step in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+
+
+def test_slow_parameters_move_at_their_share_of_the_rate() -> None:
+    config = StageConfig(steps=10, peak_lr=1.0, final_lr=1.0, warmup_steps=1, slow_share=0.5)
+    known, fresh = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer = make_optimizer([known, fresh], config, slow=list(known.parameters()))
+    apply_gradients(optimizer, config, 3, torch.amp.GradScaler("cpu", enabled=False))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert (rates[id(known.weight)], rates[id(known.bias)], rates[id(fresh.weight)]) == (0.5, 0.5, 1.0)
+
+
+def test_a_state_without_shares_still_resumes(tmp_path: Path) -> None:
+    """Runs that began before groups had a share go on at the whole rate."""
+    model = nn.Linear(2, 1)
+    optimizer = make_optimizer([model], CONFIG)
+    for group in optimizer.param_groups:
+        del group["share"]
+    apply_gradients(
+        optimizer, replace(CONFIG, peak_lr=1.0, final_lr=1.0), 3, torch.amp.GradScaler("cpu", enabled=False)
+    )
+    assert {group["lr"] for group in optimizer.param_groups} == {1.0}
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -177,3 +204,36 @@ def test_a_board_is_told_every_figure(tmp_path: Path) -> None:
     meter.add("t_loss", 2.0)
     Progress("toy", 0, 10, tmp_path, Board(), out=io.StringIO()).line(6, meter)
     assert told == [("toy/t_loss", 2.0, 6)]
+
+
+def toy(folder: Path, **session: bool) -> Trainer:
+    return Trainer("toy", CONFIG, "toy.pt", {"model": nn.Linear(3, 1)}, Session(run_dir=folder, **session), 5)
+
+
+def test_a_finished_stage_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    toy(tmp_path).save()
+    before = (tmp_path / "toy.pt").read_bytes()
+    with pytest.raises(FileExistsError, match=r"toy.pt exists: --resume .* --restart"):
+        toy(tmp_path).restore()
+    assert (tmp_path / "toy.pt").read_bytes() == before
+    assert not toy(tmp_path, restart=True).restore()
+    assert toy(tmp_path, resume=True).restore()
+
+
+def test_a_short_run_leaves_figures_and_a_picture(tmp_path: Path) -> None:
+    trainer = Trainer("toy", replace(CONFIG, steps=1), "toy.pt", {"m": nn.Linear(3, 1)}, Session(run_dir=tmp_path), 5)
+
+    def losses() -> Iterator[Tensor]:
+        trainer.meter.add("toy_loss", 2.0)
+        yield trainer.modules["m"](torch.ones(1, 3)).square().mean()
+
+    assert trainer.run(losses)
+    assert json.loads((tmp_path / "toy.jsonl").read_text())["toy_loss"] == 2.0
+    assert (tmp_path / "toy.png").exists()
+
+
+def test_figures_of_steps_after_the_last_saved_state_are_dropped(tmp_path: Path) -> None:
+    figures = tmp_path / "toy.jsonl"
+    figures.write_text('{"step": 2}\n{"step": 4}\n{"step": 6', encoding="utf-8")
+    Progress("toy", 2, 10, tmp_path, out=io.StringIO())
+    assert figures.read_text(encoding="utf-8") == '{"step": 2}\n'

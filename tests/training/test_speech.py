@@ -18,22 +18,14 @@ from autoglm_backend.preprocess.audio import log_mel
 from autoglm_training.speech import synth
 from autoglm_training.speech.alphabet import Alphabet, edit_distance, spoken_form
 from autoglm_training.speech.augment import add_noise, augment, mask_mel, surround_with_silence
-from autoglm_training.speech.batches import LengthBatches, ctc_loss, learning_rate, mel_batch
-from autoglm_training.speech.clips import Clip, Line, build_shard, load_corpus, load_shard
-from autoglm_training.speech.ctc_stage import CtcTrainer
+from autoglm_training.speech.batches import LengthBatches, MelBatch, ctc_loss, mel_batch
+from autoglm_training.speech.clips import Clip, Line, build_shard, load_shard
 from autoglm_training.speech.export import export_speech
-from autoglm_training.speech.features import (
-    SpeechClips,
-    build_features,
-    encode_waves,
-    encoder_fingerprint,
-    num_tokens,
-)
 from autoglm_training.speech.heads import IntentHead, NamedHead
 from autoglm_training.speech.heard import HeardClips, bind_embeddings, build_heard, heard_ids
 from autoglm_training.speech.practice import command_line, practice_line, task_line
 from autoglm_training.speech.synth import SynthesisError, Voice, random_voice, synthesise
-from autoglm_training.speech.token_stage import Pieces, TokenTrainer, merge_repeats
+from autoglm_training.speech.token_stage import Pieces, merge_repeats, num_tokens
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 SMALL = SpeechConfig(
@@ -181,28 +173,46 @@ def test_a_shard_comes_back_as_it_was_spoken(tmp_path: Path) -> None:
 
 def test_batches_hold_like_lengths_and_respect_the_limit() -> None:
     clips = [noise_clip(1_600 * n) for n in range(5, 45)]
-    batches = LengthBatches(clips, batch_seconds=3, rng=random.Random(0))
+    batches = LengthBatches(clips, batch_seconds=3, seed=0)
     for _ in range(20):
         lengths = [len(clip.samples_T) for clip in batches.next(max_clip_s=3.0)]
         assert max(lengths) < 3.0 * 16_000
         assert max(lengths) <= min(lengths) * 3
 
 
+def test_batches_go_on_in_the_middle_of_a_pass() -> None:
+    clips = [noise_clip(1_600 * n) for n in range(5, 45)]
+    whole = LengthBatches(clips, batch_seconds=3, seed=0)
+    expected = [whole.next(max_clip_s=2.0 + step / 10) for step in range(12)]
+    first = LengthBatches(clips, batch_seconds=3, seed=0)
+    for step in range(5):
+        first.next(max_clip_s=2.0 + step / 10)
+    resumed = LengthBatches(clips, batch_seconds=3, seed=0, start=first.taken)
+    assert [resumed.next(max_clip_s=2.0 + step / 10) for step in range(5, 12)] == expected[5:]
+
+
+def test_clips_that_are_all_too_long_are_named() -> None:
+    with pytest.raises(ValueError, match=r"none of 1 clips is shorter than 0\.1 s"):
+        LengthBatches([noise_clip(9_000)], batch_seconds=3, seed=0).next(max_clip_s=0.1)
+
+
 def test_padding_does_not_change_frames() -> None:
     encoder = small_encoder()
-    waves = [noise_wave(num) for num in (8_000, 13_000, 16_001)]
-    together = encode_waves(encoder, waves)
-    for wave, frames in zip(waves, together, strict=True):
-        np.testing.assert_allclose(encode_waves(encoder, [wave])[0], frames, atol=1e-5)
+    mels = [log_mel(noise_wave(num), 80) for num in (8_000, 13_000, 16_001)]
+    batch = mel_batch(mels)
+    together = encoder.encode_frames(batch.mel_BFC, batch.num_frames_B)
+    for mel, frames_SD, steps in zip(mels, together, batch.num_steps_B.tolist(), strict=True):
+        alone = mel_batch([mel])
+        expected = encoder.encode_frames(alone.mel_BFC, alone.num_frames_B)[0]
+        torch.testing.assert_close(frames_SD[:steps], expected, atol=1e-5, rtol=0)
 
 
 def test_the_projector_makes_as_many_tokens_as_are_counted() -> None:
     encoder = small_encoder()
     for num_samples in (8_000, 8_160, 9_120, 16_001):
-        wave = noise_wave(num_samples)
-        frames = encode_waves(encoder, [wave])[0]
-        tokens = encoder.project(torch.from_numpy(frames)[None])
-        assert tokens.shape[1] == num_tokens(len(frames))
+        batch: MelBatch = mel_batch([log_mel(noise_wave(num_samples), 80)])
+        tokens = encoder.project(encoder.encode_frames(batch.mel_BFC, batch.num_frames_B))
+        assert tokens.shape[1] == int(num_tokens(batch)[0])
 
 
 def test_ctc_learns_a_tiny_corpus() -> None:
@@ -223,18 +233,10 @@ def test_ctc_learns_a_tiny_corpus() -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_the_learning_rate_rises_then_falls() -> None:
-    assert learning_rate(1.0, 0, 0.0) < 0.01
-    assert learning_rate(1.0, 400, 0.0) == pytest.approx(1.0)
-    assert learning_rate(1.0, 9_999, 1.0) == pytest.approx(0.02)
-
-
-def test_rows_of_known_names_survive_a_new_corpus() -> None:
+def test_a_head_of_other_classes_is_refused() -> None:
     old, new = NamedHead(4, ["a", "b"]), NamedHead(4, ["b", "c"])
-    assert not new.carry_over(old.saved())  # type: ignore[arg-type]
-    assert torch.equal(new.linear.weight[1], old.linear.weight[2])
-    assert torch.equal(new.linear.bias[0], old.linear.bias[0])
-    assert NamedHead(4, ["a", "b"]).carry_over(old.saved())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="3 classes"):
+        new.load_state_dict(old.state_dict())
 
 
 def test_pieces_read_back_the_spoken_form() -> None:
@@ -249,37 +251,11 @@ def test_repeats_merge_unless_a_blank_parts_them() -> None:
     assert merge_repeats([0, 3, 3, 0, 3, 5, 5, 0]) == [3, 3, 5]
 
 
-def test_the_first_stage_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    clips = [noise_clip(9_000, "go back"), noise_clip(9_500, "home")]
-    alphabet = Alphabet.of_texts(clip.text for clip in clips)
-    trainer = CtcTrainer(tmp_path, alphabet, 1e-3)
-    assert np.isfinite(trainer.train_step(clips, np.random.default_rng(0), 1e-3))
-    trainer.save()
-    again = CtcTrainer(tmp_path, alphabet, 1e-3)
-    assert again.step == 1
-    assert torch.equal(again.encoder.conv1.weight, trainer.encoder.conv1.weight)
-    assert again.optimizer.state_dict()["state"]
-
-
-def test_the_second_stage_starts_from_the_first_and_resumes_itself(tmp_path: Path) -> None:
-    clips = [noise_clip(9_000, "go back"), noise_clip(9_500, "home")]
-    texts = [clip.text for clip in clips]
-    alphabet = Alphabet.of_texts(texts)
-    first = CtcTrainer(tmp_path, alphabet, 1e-3)
-    first.save()
-    pieces = Pieces(word_tokenizer(texts), texts)
-    trainer = TokenTrainer(tmp_path, alphabet, pieces, 1e-3)
-    assert torch.equal(trainer.encoder.conv1.weight, first.encoder.conv1.weight)
-    assert all(np.isfinite(loss) for loss in trainer.train_step(clips, np.random.default_rng(0), 1e-3))
-    trainer.save()
-    again = TokenTrainer(tmp_path, alphabet, pieces, 1e-3)
-    assert again.step == 1
-    assert torch.equal(again.piece_head.linear.weight, trainer.piece_head.linear.weight)
-
-
-def test_no_clips_say_where_they_were_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no clips of the train split"):
-        load_corpus(tmp_path, "train")
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tasks-train-000.npz"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ValueError, match=r"tasks-train-000.npz is damaged"):
+        load_shard(path)
 
 
 def spelling_encoder(num_pieces: int = 6) -> SpeechEncoder:
@@ -380,30 +356,3 @@ def test_a_sidecar_of_another_shape_is_an_error(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"intermediate_size": 32', '"intermediate_size": 48'))
     with pytest.raises(CheckpointError, match="asks for"):
         load_speech_encoder(tmp_path)
-
-
-@needs_espeak
-def test_spoken_tasks_come_with_their_frames(tmp_path: Path) -> None:
-    encoder = small_encoder()
-    build_shard(tmp_path / "tasks-test-000.npz", task_line, "test", 0, num_clips=4)
-    build_features(encoder, tmp_path, "test")
-    clips = SpeechClips("test", seed=1, directory=tmp_path)
-    assert len(clips) == 4
-    seen = {task.instruction: frames.shape for _, (task, frames) in zip(range(8), clips, strict=False)}
-    assert all(rows > 20 and width == 24 for rows, width in seen.values())
-
-
-@needs_espeak
-def test_frames_of_another_encoder_are_made_again(tmp_path: Path) -> None:
-    encoder = small_encoder()
-    build_shard(tmp_path / "tasks-test-000.npz", task_line, "test", 0, num_clips=1)
-    path = build_features(encoder, tmp_path, "test")[0]
-    with torch.no_grad():
-        encoder.norm.weight.add_(1)
-    build_features(encoder, tmp_path, "test")
-    assert str(np.load(path)["encoder"]) == encoder_fingerprint(encoder)
-
-
-def test_missing_frames_say_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="build_features"):
-        SpeechClips("train", seed=0, directory=tmp_path)

@@ -5,10 +5,11 @@ import pytest
 
 from autoglm_training.world.corpus import corpus
 from autoglm_training.world.elements import SPLITS, Split
-from autoglm_training.world.episodes import EPISODE_KINDS, make_episode
+from autoglm_training.world.episodes import EPISODE_KINDS, Episode, make_episode
 from autoglm_training.world.instructions import text_task
 from autoglm_training.world.labels import LANGUAGES, Language
 from autoglm_training.world.simulator import Simulator
+from autoglm_training.world.tasks import BACK, swipe
 from autoglm_training.world.wire import agent_messages
 
 
@@ -34,6 +35,102 @@ def test_a_wrong_tap_leaves_the_screen():
     assert outcome.screen == before
     assert not outcome.correct
     assert not outcome.finished
+
+
+def element_point(simulator: Simulator, label: str) -> str:
+    element = simulator.screen.find(label)
+    assert element is not None
+    x, y = simulator.screen.point_999(element)
+    return f'do(action="Tap", element=[{x},{y}])'
+
+
+def episode_of(kind: str, *, first: str, language: Language = "en") -> Episode:
+    """The first episode of the kind whose first screen is of that template."""
+    rng = random.Random(11)
+    while True:
+        episode = make_episode(rng, "test", kind=kind, language=language)
+        if episode.steps[0].scene.template == first:
+            return episode
+
+
+def test_home_leads_to_the_home_screen_and_the_app_s_icon_back():
+    simulator = Simulator(episode_of("chat", first="chats"))
+    chats = simulator.screen
+    home = simulator.apply('do(action="Home")')
+    assert (home.screen.template, home.correct) == ("home", False)
+    assert simulator.expected.app == home.screen.app
+    back = simulator.apply(element_point(simulator, chats.app))
+    assert (back.screen, back.correct) == (chats, True)
+    assert simulator.mistakes == 1
+
+
+def test_back_closes_an_app_that_was_launched_by_mistake():
+    simulator = Simulator(episode_of("scroll", first="settings"))
+    settings = simulator.screen
+    launched = simulator.apply('do(action="Launch", app="Taobao")')
+    assert (launched.screen.template, launched.screen.app, launched.correct) == ("shop", "Taobao", False)
+    back = simulator.apply(BACK)
+    assert (back.screen, back.correct) == (settings, True)
+
+
+def test_back_leaves_a_page_that_a_wrong_tap_opened():
+    episode = episode_of("chat", first="chats")
+    simulator = Simulator(episode)
+    chats = simulator.screen
+    wrong = next(e for e in chats.elements if e.kind == "row" and e.label not in episode.steps[0].task.think)
+    opened = simulator.apply(element_point(simulator, wrong.label))
+    assert (opened.screen.template, opened.screen.app, opened.correct) == ("thread", chats.app, False)
+    assert simulator.apply(BACK).screen == chats
+    assert simulator.apply(episode.steps[0].task.action).correct
+
+
+def test_a_tap_that_would_be_right_elsewhere_is_wrong_on_another_screen():
+    episode = episode_of("chat", first="chats")
+    simulator = Simulator(episode)
+    simulator.apply('do(action="Launch", app="Taobao")')
+    assert not simulator.apply(episode.steps[0].task.action).correct
+
+
+def test_a_list_scrolls_twice_and_back_again():
+    episode = episode_of("scroll", first="settings")
+    simulator = Simulator(episode)
+    pages = [simulator.screen]
+    for _ in range(3):
+        pages.append(simulator.apply(swipe("up")).screen)
+    assert len({page.scene.seed for page in pages}) == 4
+    assert [simulator.apply(swipe("down")).screen for _ in range(3)] == pages[2::-1]
+    again = simulator.apply(swipe("up"))
+    assert again.correct
+    assert again.screen == pages[1]
+
+
+def test_back_from_a_reached_screen_keeps_what_was_done_there():
+    episode = episode_of("toggle", first="home")
+    assert [step.scene.template for step in episode.steps] == ["home", "settings", "settings"]
+    simulator = Simulator(episode)
+    simulator.apply(episode.steps[0].task.action)
+    toggled = simulator.apply(episode.steps[1].task.action).screen
+    assert simulator.apply(BACK).screen.template == "home"
+    again = simulator.apply(episode.steps[0].task.action)
+    assert again.correct
+    assert again.screen == toggled
+
+
+def test_the_end_may_be_said_from_another_screen():
+    episode = episode_of("chat", first="chats")
+    simulator = Simulator(episode)
+    simulator.apply(episode.steps[0].task.action)
+    simulator.apply('do(action="Home")')
+    assert simulator.apply(episode.steps[1].task.action).success
+
+
+def test_wandering_about_ends_the_episode():
+    simulator = Simulator(make_episode(random.Random(13), "test", kind="toggle"))
+    outcomes = []
+    while not outcomes or not outcomes[-1].finished:
+        outcomes.append(simulator.apply(('do(action="Launch", app="Taobao")', BACK)[len(outcomes) % 2]))
+    assert len(outcomes) <= 8
+    assert not outcomes[-1].success
 
 
 def test_finishing_too_early_fails():

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from autoglm_training.config.recipes import EXIT_DEPTHS, TEXT, DecoderStage, Recipe
@@ -18,7 +17,7 @@ from autoglm_training.samples import Batch, Row, RowBuilder, collate
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.teacher import Teacher
 from autoglm_training.text_rows import text_row
-from autoglm_training.tokenizer import number_token_ids
+from autoglm_training.tokenizer import load_tokenizer, number_token_ids
 
 POOL_BATCHES = 24
 """Batches drawn together and sorted by length, so that little of a batch is padding."""
@@ -57,7 +56,7 @@ def text_batches(
 def train_text(recipe: Recipe, session: Session, teacher: Teacher | None = None) -> None:
     """Text-only commands: `decoder_text.pt`."""
     config = recipe.text
-    tokenizer = Tokenizer.from_file(str(session.run_dir / "tokenizer.json"))
+    tokenizer = load_tokenizer(session.run_dir / "tokenizer.json")
     torch.manual_seed(recipe.seed)
     model = TrainableDecoder(number_token_ids(tokenizer), config.objective, teacher)
     trainer = Trainer("text", config, "decoder_text.pt", {"model": model}, session, recipe.seed)

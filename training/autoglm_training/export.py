@@ -16,7 +16,7 @@ from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.config.recipes import EXIT_ADAPTER_SIZE, TEXT, VISION
 from autoglm_training.exits.files import save_exits
-from autoglm_training.files import save_json, save_tensors
+from autoglm_training.files import replaced_folder, save_json, save_tensors, save_text
 from autoglm_training.speech.export import export_speech
 from autoglm_training.tokenizer import EOS_TOKENS, PAD_TOKEN, save_tokenizer, token_id
 
@@ -25,6 +25,22 @@ LONGEST_EDGE = 368640
 SHORTEST_EDGE = 12544
 # Depth by class of request that was measured to be enough (the checkpoint's card, "direct commands").
 AUTO_DEPTHS = {"direct_text": 6}
+CARD = "README.md"
+TOP_LEVEL = frozenset(
+    {
+        CARD,
+        "chat_template.jinja",
+        "config.json",
+        "exits",
+        "generation_config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+        "speech",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+)
 
 
 def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -125,10 +141,44 @@ def export_checkpoint(
     decoder: TextDecoder,
     exits: ExitHeads,
     vision: VisionEncoder,
-    speech: SpeechEncoder,
+    speech: SpeechEncoder | None,
+) -> list[str]:
+    """Put a checkpoint at `directory`, all files at once: a kill leaves the old checkpoint or the new one.
+
+    speech: None writes no sidecar, so the checkpoint hears nothing. Of an old checkpoint there only the card stays
+    (README.md). Returns its other files that are gone because they belonged to the old weights: certificate, gates,
+    router. Raises OSError, also for a folder that holds anything else than a checkpoint.
+    """
+    old = checkpoint_files(directory)
+    with replaced_folder(directory) as fresh:
+        _write(fresh, tokenizer, decoder, exits, vision, speech)
+        if CARD in old:
+            save_text((directory / CARD).read_text(encoding="utf-8"), fresh / CARD)
+        new = checkpoint_files(fresh)
+    return sorted(old - new)
+
+
+def checkpoint_files(directory: Path) -> set[str]:
+    """What stands in a checkpoint folder, empty where there is none.
+
+    Raises OSError naming a file that `export` does not know: it would be lost, or read beside weights of another kind.
+    """
+    if not directory.is_dir():
+        return set()
+    for path in sorted(directory.iterdir()):
+        if path.name not in TOP_LEVEL:
+            raise FileExistsError(f"{path} is no file of this export: choose another folder, or move it away")
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def _write(
+    directory: Path,
+    tokenizer: Tokenizer,
+    decoder: TextDecoder,
+    exits: ExitHeads,
+    vision: VisionEncoder,
+    speech: SpeechEncoder | None,
 ) -> None:
-    """Write every file of the checkpoint; weights are written beside and moved into place. Raises OSError."""
-    (directory / "exits").mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, directory, TEXT.max_positions)
     config = model_config(tokenizer)
     save_json(config, directory / "config.json")
@@ -141,4 +191,5 @@ def export_checkpoint(
     save_json(preprocessor_config(), directory / "preprocessor_config.json")
     save_tensors(model_tensors(decoder, vision), directory / "model.safetensors")
     save_exits(directory, exits, EXIT_ADAPTER_SIZE, auto=AUTO_DEPTHS)
-    export_speech(speech, directory)
+    if speech is not None:
+        export_speech(speech, directory)

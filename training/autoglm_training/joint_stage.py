@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from autoglm_backend.models.vision import VisionEncoder
@@ -33,7 +32,7 @@ from autoglm_training.screen_targets import ScreenSample, draw_episode_screen, d
 from autoglm_training.seeing import CentreMaps, StandingMaps, seen_centres, seen_standings, seen_words
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.teacher import Teacher
-from autoglm_training.tokenizer import number_token_ids
+from autoglm_training.tokenizer import load_tokenizer, number_token_ids
 from autoglm_training.vision_stage import load_encoder, still_patches
 from autoglm_training.world.elements import Screen
 from autoglm_training.world.episodes import Episode
@@ -112,14 +111,26 @@ def draw_fresh(count: int, rng: random.Random) -> list[ScreenSample]:
     ]
 
 
-def train_joint(recipe: Recipe, session: Session, speech_dir: Path, teacher: Teacher | None = None) -> None:
-    """Last stage, from `decoder_text.pt` and the finished ViT of `vision_screens.pt`: `decoder.pt`."""
+def heard_file(speech_dir: Path) -> Path:
+    """What the speech stages heard of the spoken tasks. Raises FileNotFoundError."""
+    path = speech_dir / "heard-train.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run --stage speech first, or train --without-speech")
+    return path
+
+
+def train_joint(recipe: Recipe, session: Session, speech_dir: Path | None, teacher: Teacher | None = None) -> None:
+    """Last stage, from `decoder_text.pt` and the finished ViT of `vision_screens.pt`: `decoder.pt`.
+
+    speech_dir: where the speech stages left what they heard; None trains without spoken commands.
+    Raises OSError or ValueError.
+    """
     config = recipe.joint
-    tokenizer = Tokenizer.from_file(str(session.run_dir / "tokenizer.json"))
+    tokenizer = load_tokenizer(session.run_dir / "tokenizer.json")
     torch.manual_seed(recipe.seed + 2)
     model = TrainableDecoder(number_token_ids(tokenizer), config.objective, teacher)
     builder = RowBuilder(tokenizer)
-    speech = SpeechRows.open(speech_dir, builder)
+    speech = None if speech_dir is None else SpeechRows.open(heard_file(speech_dir).parent, builder)
     vision = load_encoder(session.run_dir / "vision_screens.pt").to(session.device).eval().requires_grad_(False)
     maps, stand = CentreMaps(), StandingMaps()
     modules: dict[str, nn.Module] = {"model": model, "centres": maps, "standing": stand}

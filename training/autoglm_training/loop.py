@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,19 +25,39 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What one call did of a stage: its steps from `first` to `last`."""
+
+    stage: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Where and how stages run. precision: of the forward pass; weights stay float32, fp16 scales its losses."""
+    """Where and how stages run. precision: of the forward pass; weights stay float32, fp16 scales its losses.
+
+    resume: go on from a stage's file where there is one. restart: begin anew, over such a file.
+    """
 
     run_dir: Path
     resume: bool = False
+    restart: bool = False
     device: str = "cpu"
     precision: str = "bf16"
     workers: int = 1
     board: Board | None = None
+    ran: list[Ran] = field(default_factory=list[Ran])
+    """Filled by the stages as they end, however they end."""
 
     def autocast(self) -> AbstractContextManager[object]:
         kind = torch.device(self.device).type
         return torch.autocast(kind, PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def may_write(self, path: Path) -> None:
+        """Raises FileExistsError for a stage's file that was neither to be resumed nor to be replaced."""
+        if path.exists() and not (self.resume or self.restart):
+            raise FileExistsError(f"{path} exists: --resume goes on from it, --restart begins anew and overwrites it")
 
     def scaler(self) -> torch.amp.GradScaler:
         """Grows the losses so that fp16 gradients do not vanish, and shrinks them again when they overflow."""
@@ -53,18 +74,28 @@ class Source(Protocol):
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """Linear warm-up to the peak, then a linear fall to `final_lr` at the last step."""
+    """Linear warm-up to the peak, then a fall to `final_lr` at the last step: linear, or along a cosine."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     fall = min(1.0, step / max(1, config.steps))
+    if config.cosine:
+        fall = 0.5 * (1 - math.cos(math.pi * fall))
     return warm * (config.peak_lr + (config.final_lr - config.peak_lr) * fall)
 
 
-def make_optimizer(modules: Sequence[nn.Module], config: StageConfig) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases) are not decayed."""
+def make_optimizer(
+    modules: Sequence[nn.Module], config: StageConfig, slow: Collection[nn.Parameter] = ()
+) -> torch.optim.AdamW:
+    """AdamW; vectors (norms, biases) are not decayed, `slow` parameters move at `config.slow_share` of the rate."""
     parameters = list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+    held = {id(parameter) for parameter in slow}
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (id(p) in held) is is_slow and (p.dim() > 1) is is_matrix],
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+            "share": config.slow_share if is_slow else 1.0,
+        }
+        for is_slow in ((False, True) if held else (False,))
+        for is_matrix in (True, False)
     ]
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.98), fused=True)
 
@@ -75,7 +106,7 @@ def apply_gradients(
     """Clip, step at the scheduled rate, clear. Returns the gradient norm before clipping (not finite: not stepped)."""
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)  # states saved before there were shares have none
     scaler.unscale_(optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
@@ -89,11 +120,18 @@ class Trainer:
     """One stage under way. `rng` and `counts` belong to the stage and are saved with it."""
 
     def __init__(
-        self, name: str, config: StageConfig, file: str, modules: dict[str, nn.Module], session: Session, seed: int
+        self,
+        name: str,
+        config: StageConfig,
+        file: str,
+        modules: dict[str, nn.Module],
+        session: Session,
+        seed: int,
+        slow: Collection[nn.Parameter] = (),
     ) -> None:
         self.config, self.session = config, session
         self.modules = {name: module.to(session.device) for name, module in modules.items()}
-        self.optimizer = make_optimizer(list(self.modules.values()), config)
+        self.optimizer = make_optimizer(list(self.modules.values()), config, slow)
         self.meter, self.rng, self.counts = Meter(), random.Random(seed), Counter[str]()
         self.step = 0
         self._name, self._path = name, session.run_dir / file
@@ -103,7 +141,11 @@ class Trainer:
         self._taken: dict[str, Any] = {}
 
     def restore(self) -> bool:
-        """Go on from the stage's file, if that is wanted and there is one. Another seed starts its own data afresh."""
+        """Go on from the stage's file, if that is wanted and there is one. Another seed starts its own data afresh.
+
+        Raises OSError (FileExistsError: neither resume nor restart was asked) or ValueError for a damaged file.
+        """
+        self.session.may_write(self._path)
         if not (self.session.resume and self._path.exists()):
             return False
         saved = load_training(self._path, self.modules, self.optimizer, self.session.device)
@@ -124,9 +166,15 @@ class Trainer:
         """Sources whose place is saved; they are closed at the end."""
         self._sources.update(sources)
 
-    def run(self, losses: Callable[[], Iterator[Tensor]]) -> None:
-        """Steps until the stage's last; each takes the gradients of all that `losses` yields, one after the other."""
-        progress = Progress(self._name, self.step, self.config.steps, self.session.run_dir, self.session.board)
+    def run(self, losses: Callable[[], Iterator[Tensor]]) -> bool:
+        """Steps until the stage's last; each takes the gradients of all that `losses` yields, one after the other.
+
+        Returns whether there were any left to do. Raises OSError.
+        """
+        first = self.step
+        if first >= self.config.steps:
+            print(f"{self._name}: {self._path} has {first} of {self.config.steps} steps: nothing to do", flush=True)
+        progress = Progress(self._name, first, self.config.steps, self.session.run_dir, self.session.board)
         saved = drawn = time.monotonic()
         try:
             while self.step < self.config.steps:
@@ -143,9 +191,14 @@ class Trainer:
                 if time.monotonic() - drawn > DRAW_EVERY_S:
                     progress.draw()
                     drawn = time.monotonic()
-            self.save()
+            if self.step > first:
+                if self.step % self.config.log_every:
+                    progress.line(self.step, self.meter)
+                self.save()
             progress.draw()
+            return self.step > first
         finally:
+            self.session.ran.append(Ran(stage=self._name, first=first, last=self.step))
             for source in self._sources.values():
                 source.close()
 

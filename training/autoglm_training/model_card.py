@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoglm_training import history
 from autoglm_training.evaluation.grading import markdown_table
 from autoglm_training.files import save_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
-    """How the weights came to be. hours: wall clock of all stages on `machine`."""
+    """How the weights came to be. hours: wall clock of all calls on `machine`."""
 
-    command: str
+    commands: tuple[str, ...]
     commit: str
-    seed: int
+    seed: str
     hours: float
     machine: str
     stages: str
@@ -48,12 +50,12 @@ of well-formed actions over the depths.
 
 {table}
 
-Again: `autoglm evaluate --checkpoint checkpoints/autoglm-phone-tiny --samples {samples} --seed {seed_of_test}`
+Again: `{again}`
 
 ## How it was made
 | | |
 |---|---|
-| command | `{command}` |
+| command | {commands} |
 | commit | {commit} |
 | seed | {seed} |
 | time | {hours:.1f} h on {machine} |
@@ -70,15 +72,12 @@ Again: `autoglm evaluate --checkpoint checkpoints/autoglm-phone-tiny --samples {
 {limits}"""
 
 
-def write_card(
-    directory: Path, table: str, samples: int, test_seed: int, record: TrainingRecord, limits: tuple[str, ...] = ()
-) -> None:
-    """Write README.md into the checkpoint. Raises OSError."""
+def write_card(directory: Path, table: str, again: str, record: TrainingRecord, limits: tuple[str, ...] = ()) -> None:
+    """Write README.md into the checkpoint. again: the command that gave the table. Raises OSError."""
     text = CARD.format(
         table=table,
-        samples=samples,
-        seed_of_test=test_seed,
-        command=record.command,
+        again=again,
+        commands="<br>".join(f"`{command}`" for command in record.commands),
         commit=record.commit,
         seed=record.seed,
         hours=record.hours,
@@ -89,31 +88,69 @@ def write_card(
     save_text(text, directory / "README.md")
 
 
+def training_record(
+    run_dir: Path | None,
+    *,
+    command: str | None,
+    commit: str | None,
+    seed: str | None,
+    hours: float | None,
+    machine: str,
+    stages: str | None,
+) -> TrainingRecord:
+    """What the run's history says; what is given here counts instead. Raises OSError, or ValueError naming a gap."""
+    told = None if run_dir is None else history.read(run_dir)
+    if told is None:
+        wanted = {"--command": command, "--commit": commit, "--seed": seed, "--hours": hours, "--stages": stages}
+        missing = [option for option, value in wanted.items() if value is None]
+        if missing:
+            where = "there is no --run-dir" if run_dir is None else f"{run_dir} has no {history.HISTORY}"
+            raise ValueError(f"{where}, so {', '.join(missing)} must be given")
+        told = history.Record(commands=(), commits=(), seeds=(), hours=0.0, stages=())
+    return TrainingRecord(
+        commands=told.commands if command is None else (command,),
+        commit=", ".join(told.commits) if commit is None else commit,
+        seed=", ".join(map(str, told.seeds)) if seed is None else seed,
+        hours=told.hours if hours is None else hours,
+        machine=machine,
+        stages=", ".join(told.stages) if stages is None else stages,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a checkpoint's card from the figures of its evaluation."""
     parser = argparse.ArgumentParser(prog="python -m autoglm_training.model_card", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/autoglm-phone-tiny"))
     parser.add_argument("--figures", type=Path, required=True, help="file of `autoglm evaluate --figures`")
-    parser.add_argument("--command", default="autoglm train --recipe tiny-cpu --stage all")
-    parser.add_argument("--commit", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--hours", type=float, required=True)
+    parser.add_argument("--run-dir", type=Path, help="its history.jsonl tells what is not given below")
+    parser.add_argument("--command")
+    parser.add_argument("--commit")
+    parser.add_argument("--seed")
+    parser.add_argument("--hours", type=float)
     parser.add_argument("--machine", required=True)
-    parser.add_argument("--stages", required=True)
+    parser.add_argument("--stages")
     parser.add_argument("--limit", action="append", default=[], help="one more line under Limits")
     args = parser.parse_args(argv)
-    figures = json.loads(args.figures.read_text(encoding="utf-8"))
-    depths = sorted({row["depth"] for row in figures["rows"]})
-    record = TrainingRecord(
-        command=args.command,
-        commit=args.commit,
-        seed=args.seed,
-        hours=args.hours,
-        machine=args.machine,
-        stages=args.stages,
-    )
-    table = markdown_table(figures["rows"], depths)
-    write_card(args.checkpoint, table, figures["samples"], figures["seed"], record, tuple(args.limit))
+    try:
+        record = training_record(
+            args.run_dir,
+            command=args.command,
+            commit=args.commit,
+            seed=args.seed,
+            hours=args.hours,
+            machine=args.machine,
+            stages=args.stages,
+        )
+        figures = json.loads(args.figures.read_text(encoding="utf-8"))
+        table = markdown_table(figures["rows"], sorted({row["depth"] for row in figures["rows"]}))
+        again = figures["made"]["rows"]["command"]
+        write_card(args.checkpoint, table, again, record, tuple(args.limit))
+    except KeyError as error:
+        print(f"model_card: {args.figures} has no {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"model_card: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -11,6 +11,8 @@ from typing import Protocol, TextIO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from autoglm_training.files import save_text
+
 BAR_WIDTH = 24
 CURVES = ("_loss", "_acc", "near")
 """Which figures are drawn, by a part of their name; one panel each."""
@@ -61,6 +63,7 @@ class Progress:
     ) -> None:
         self._name, self._first, self._steps = name, first, steps
         self._path, self._board = folder / f"{name}.jsonl", board
+        keep_lines(self._path, first)
         self._out = out or sys.stdout
         self._began = self._last = time.monotonic()
         self._tokens_before = 0
@@ -99,6 +102,15 @@ class Progress:
         rate = (meter.tokens - self._tokens_before) / max(now - self._last, 1e-9)
         left_s = (now - self._began) / max(1, step - self._first) * (self._steps - step)
         return f"{rate:,.0f} tokens/s, {clock(left_s)} left"
+
+
+def keep_lines(figures: Path, last: int) -> None:
+    """Drop the figures of steps after `last`: a run that was killed had gone on after its last saved state."""
+    if figures.exists():
+        lines = figures.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last]
+        if len(kept) < len(lines):
+            save_text("".join(kept), figures)
 
 
 def clock(seconds: float) -> str:

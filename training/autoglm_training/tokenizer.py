@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from autoglm_training.files import save_json, save_text
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
@@ -92,10 +93,23 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json. Raises OSError, or ValueError for a file that holds no tokenizer."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{path} is damaged or is no tokenizer: {error}") from error
+
+
+def save_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
+    """Only tokenizer.json. Raises OSError."""
+    save_text(tokenizer.to_str(pretty=True), path)
+
+
 def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> None:
-    """tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    """tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja. Raises OSError."""
+    save_tokenizer_json(tokenizer, directory / "tokenizer.json")
     special = {
         "eos_token": PAD_TOKEN,
         "pad_token": PAD_TOKEN,
@@ -109,10 +123,6 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> No
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    _write_json(directory / "tokenizer_config.json", config)
-    _write_json(directory / "special_tokens_map.json", special)
-    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    save_json(config, directory / "tokenizer_config.json")
+    save_json(special, directory / "special_tokens_map.json")
+    save_text(CHAT_TEMPLATE, directory / "chat_template.jinja")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from autoglm_backend.models.config import CheckpointError
+from autoglm_training import history
 from autoglm_training.config.recipes import RECIPES, TEXT, DecoderStage, Objective, Recipe
 from autoglm_training.decoder_stage import train_text
-from autoglm_training.joint_stage import train_joint
+from autoglm_training.exits.options import seed, whole
+from autoglm_training.joint_stage import heard_file, train_joint
 from autoglm_training.loop import PRECISIONS, Session
 from autoglm_training.progress import open_board
 from autoglm_training.screen_stage import train_screens
+from autoglm_training.speech.ctc_stage import CTC_FILE, train_ctc
+from autoglm_training.speech.heard import TOKENS_FILE
+from autoglm_training.speech.token_stage import train_tokens
 from autoglm_training.teacher import Teacher
-from autoglm_training.tokenizer import train_tokenizer
+from autoglm_training.tokenizer import load_tokenizer, save_tokenizer_json, train_tokenizer
 from autoglm_training.tokenizer_corpus import tokenizer_characters, tokenizer_texts
 from autoglm_training.vision_stage import train_crops
 
@@ -27,29 +32,44 @@ STAGES = {
     "crops": ("crops",),
     "screens": ("screens",),
     "vision": ("crops", "screens"),
+    "ctc": ("ctc",),
+    "tokens": ("tokens",),
+    "speech": ("ctc", "tokens"),
     "text": ("text",),
     "joint": ("joint",),
     "decoder": ("text", "joint"),
-    "all": ("crops", "screens", "text", "joint"),
+    "all": ("crops", "screens", "ctc", "tokens", "text", "joint"),
 }
+FILES = {
+    "crops": "vision_crops.pt",
+    "screens": "vision_screens.pt",
+    "ctc": CTC_FILE,
+    "tokens": TOKENS_FILE,
+    "text": "decoder_text.pt",
+    "joint": "decoder.pt",
+}
+SPEECH_STAGES = frozenset(STAGES["speech"])
+OBJECTIVE = ("alpha", "beta", "gamma", "temperature", "layer_dropout", "rounds_weights")
 
 
 def make_tokenizer(recipe: Recipe, path: Path) -> None:
-    """Train the run's tokenizer where it has none yet."""
+    """Train the run's tokenizer where it has none yet. Raises OSError."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = train_tokenizer(tokenizer_texts(recipe.seed), tokenizer_characters(), TEXT.vocab_size)
-        tokenizer.save(str(path))
+        save_tokenizer_json(tokenizer, path)
 
 
 def changed(
     recipe: Recipe,
     stages: Sequence[str],
     steps: int | None,
-    objective: dict[str, object],
+    objective: Mapping[str, object],
     peak_lr: float | None = None,
 ) -> Recipe:
     """The recipe with other steps and peak for `stages`, another objective for decoder stages. Raises ValueError."""
+    if objective and not any(isinstance(getattr(recipe, name), DecoderStage) for name in stages):
+        options = ", ".join("--" + name.replace("_", "-") for name in objective)
+        raise ValueError(f"{options}: only the stages text and joint have an objective, not {', '.join(stages)}")
     for name in stages:
         stage = getattr(recipe, name)
         if steps is not None:
@@ -62,13 +82,52 @@ def changed(
     return recipe
 
 
-def run(recipe: Recipe, stages: Sequence[str], session: Session, speech_dir: Path, teacher_dir: Path | None) -> None:
-    """The stages in order, as Python. Raises OSError, CheckpointError or ValueError."""
+def check_teacher(recipe: Recipe, stages: Sequence[str], teacher_dir: Path | None) -> None:
+    """Raises ValueError for a teacher that nobody listens to, or a KL term that has nobody to listen to."""
+    decoder_stages = [stage for stage in (getattr(recipe, name) for name in stages) if isinstance(stage, DecoderStage)]
+    listens = any(stage.objective.beta for stage in decoder_stages)
+    if teacher_dir is not None and not listens:
+        raise ValueError("--teacher changes nothing while beta is 0 (its weight in text and joint): give --beta too")
+    if listens and teacher_dir is None:
+        raise ValueError("--beta is the weight of a teacher: give --teacher too")
+
+
+def check_files(stages: Sequence[str], session: Session, speech_dir: Path | None) -> None:
+    """Refuse before the first step what would be refused after hours. Raises OSError."""
+    for stage in stages:
+        folder = session.run_dir
+        if stage in SPEECH_STAGES:
+            assert speech_dir is not None
+            folder = speech_dir
+        session.may_write(folder / FILES[stage])
+    if "joint" in stages and "tokens" not in stages and speech_dir is not None:
+        heard_file(speech_dir)
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that this machine, or this build of torch, does not have."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # builds without CUDA assert
+        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def run(
+    recipe: Recipe, stages: Sequence[str], session: Session, speech_dir: Path | None, teacher_dir: Path | None
+) -> None:
+    """The stages in order, as Python. speech_dir: None trains no speech and no spoken commands.
+
+    Raises OSError, CheckpointError or ValueError.
+    """
+    stages = [stage for stage in stages if speech_dir is not None or stage not in SPEECH_STAGES]
+    check_device(session.device)
+    check_teacher(recipe, stages, teacher_dir)
+    check_files(stages, session, speech_dir)
     tokenizer_path = session.run_dir / "tokenizer.json"
     make_tokenizer(recipe, tokenizer_path)
     teacher = None
     if teacher_dir is not None:
-        teacher = Teacher(teacher_dir, Tokenizer.from_file(str(tokenizer_path)), session.device)
+        teacher = Teacher(teacher_dir, load_tokenizer(tokenizer_path), session.device)
     for stage in stages:
         if stage == "crops":
             train_crops(recipe, session)
@@ -76,50 +135,85 @@ def run(recipe: Recipe, stages: Sequence[str], session: Session, speech_dir: Pat
             train_screens(recipe, session)
         elif stage == "text":
             train_text(recipe, session, teacher)
-        else:
+        elif stage == "joint":
             train_joint(recipe, session, speech_dir, teacher)
+        elif speech_dir is not None:
+            train = train_ctc if stage == "ctc" else train_tokens
+            train(recipe, session, speech_dir)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def above_zero(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="autoglm train", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny-cpu")
     parser.add_argument("--stage", choices=tuple(STAGES), default="all")
     parser.add_argument("--run-dir", type=Path, help="default: runs/ and the recipe's name")
-    parser.add_argument("--speech-dir", type=Path, default=Path("runs/speech"), help="clips of the speech stages")
-    parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw training data")
-    parser.add_argument("--steps", type=int, help="steps of the stage, instead of the recipe's")
-    parser.add_argument("--peak-lr", type=float, help="highest learning rate of the stage, instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--speech-dir", type=Path, default=Path("runs/speech"), help="clips and speech stages")
+    parser.add_argument("--without-speech", action="store_true", help="leave out speech and spoken commands")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on from the last saved state")
+    begin.add_argument("--restart", action="store_true", help="begin anew over the states that are there")
+    parser.add_argument("--threads", type=whole, default=2)
+    parser.add_argument("--workers", type=whole, default=1, help="processes that draw training data")
+    parser.add_argument("--steps", type=whole, help="steps of the stage, instead of the recipe's")
+    parser.add_argument("--peak-lr", type=above_zero, help="highest learning rate, instead of the recipe's")
+    parser.add_argument("--seed", type=seed, help="instead of the recipe's")
     parser.add_argument("--device", help="instead of the recipe's")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), help="instead of the recipe's")
     parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard (needs the package tensorboard)")
-    objective = parser.add_argument_group("objective of the decoder stages")
-    objective.add_argument("--teacher", type=Path, help="a larger checkpoint with the same tokenizer")
+    objective = parser.add_argument_group("objective of the stages text and joint")
+    objective.add_argument("--teacher", type=Path, help="a checkpoint with the same tokenizer; needs --beta")
     for name in ("alpha", "beta", "gamma", "temperature", "layer-dropout"):
         objective.add_argument(f"--{name}", type=float, help=f"instead of the recipe's; see `{Objective.__name__}`")
     objective.add_argument("--rounds-weights", action="store_true", default=None, help="train on int8 weights")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    args = arguments().parse_args(argv)
     torch.set_num_threads(args.threads)
     try:
         recipe, stages = RECIPES[args.recipe], STAGES[args.stage]
-        names = ("alpha", "beta", "gamma", "temperature", "layer_dropout", "rounds_weights")
-        given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+        if args.without_speech and SPEECH_STAGES.issuperset(stages):
+            raise ValueError(f"--without-speech leaves nothing of --stage {args.stage}")
+        given = {name: getattr(args, name) for name in OBJECTIVE if getattr(args, name) is not None}
         recipe = changed(recipe, stages, args.steps, given, args.peak_lr)
         recipe = recipe if args.seed is None else replace(recipe, seed=args.seed)
         session = Session(
             run_dir=args.run_dir or Path("runs") / recipe.name,
             resume=args.resume,
+            restart=args.restart,
             device=args.device or recipe.device,
             precision=args.precision or recipe.precision,
             workers=args.workers,
             board=open_board(args.tensorboard),
         )
-        run(recipe, stages, session, args.speech_dir, args.teacher)
-    except (CheckpointError, ValueError, OSError) as error:
+        began, ended = time.monotonic(), "finished"
+        try:
+            run(recipe, stages, session, None if args.without_speech else args.speech_dir, args.teacher)
+        except BaseException as error:
+            ended = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if session.ran:
+                history.append(argv, recipe, session, time.monotonic() - began, ended)
+    except (CheckpointError, ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"autoglm train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nautoglm train: interrupted; --resume goes on from the last saved state", file=sys.stderr)
+        return 130
     return 0
 
 

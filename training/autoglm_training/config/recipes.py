@@ -52,13 +52,18 @@ SPEECH = SpeechConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """One stage's schedule: linear warm-up, then linear fall from `peak_lr` to `final_lr`."""
+    """One stage's schedule: linear warm-up, then a fall from `peak_lr` to `final_lr`, linear or along a `cosine`.
+
+    slow_share: of the rate, for the parameters that a stage only tunes along.
+    """
 
     steps: int
     peak_lr: float
     final_lr: float
     warmup_steps: int = 200
     weight_decay: float = 0.01
+    cosine: bool = False
+    slow_share: float = 1.0
     clip_norm: float = 1.0
     save_every_s: float = 120.0
     log_every: int = 20
@@ -117,6 +122,23 @@ class ScreenStage(StageConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStage(StageConfig):
+    """Spoken clips, `batch_seconds` of sound a step."""
+
+    batch_seconds: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenClips:
+    """How many shards (see `speech/clips.py`) are spoken of each corpus, and clips in one."""
+
+    train_shards: int = 14
+    test_shards: int = 1
+    train_clips: int = 1000
+    test_clips: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderStage(StageConfig):
     """Decoder rows. depth_weights: how often a step runs 6, 12, 18 or 24 layers."""
 
@@ -148,8 +170,11 @@ class Recipe:
     """bf16, fp16 (with dynamic loss scaling) or fp32."""
     crops: CropStage
     screens: ScreenStage
+    ctc: SpeechStage
+    tokens: SpeechStage
     text: DecoderStage
     joint: JointStage
+    clips: SpokenClips = SpokenClips()
 
 
 TINY_CPU = Recipe(
@@ -159,6 +184,8 @@ TINY_CPU = Recipe(
     precision="bf16",
     crops=CropStage(steps=1500, peak_lr=2e-3, final_lr=1e-4),
     screens=ScreenStage(steps=800, peak_lr=1e-3, final_lr=5e-5, warmup_steps=50),
+    ctc=SpeechStage(steps=8000, peak_lr=1e-3, final_lr=2e-5, warmup_steps=400, cosine=True),
+    tokens=SpeechStage(steps=3000, peak_lr=1e-3, final_lr=2e-5, cosine=True, slow_share=0.5),
     text=DecoderStage(steps=1400, peak_lr=2e-3, final_lr=2e-4, warmup_steps=100),
     joint=JointStage(
         steps=1500,
@@ -180,6 +207,8 @@ TINY_GPU = Recipe(
     precision="bf16",
     crops=CropStage(steps=4000, peak_lr=2e-3, final_lr=1e-4, batch_tokens=9216),
     screens=ScreenStage(steps=8000, peak_lr=1e-3, final_lr=2e-5, batch_screens=32),
+    ctc=SpeechStage(steps=8000, peak_lr=1e-3, final_lr=2e-5, warmup_steps=400, cosine=True, batch_seconds=80.0),
+    tokens=SpeechStage(steps=6000, peak_lr=1e-3, final_lr=2e-5, cosine=True, slow_share=0.5, batch_seconds=80.0),
     text=DecoderStage(steps=4000, peak_lr=2e-3, final_lr=2e-4, text_tokens=16384),
     joint=JointStage(
         steps=20000,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import random
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """How an episode went. right_steps: turns whose action was the expected one."""
+    """How an episode went. right_steps: turns whose action was the expected one, or undid a wrong one."""
 
     episode: Episode
     success: bool
@@ -64,7 +66,7 @@ def play_many(ask: Ask, count: int, seed: int, *, split: Split = "test", max_ste
 def server(url: str, model: str) -> Ask:
     """Asks an OpenAI-compatible server at `url` ("http://host:port"), greedily.
 
-    The result raises urllib.error.URLError when the server refuses or cannot be reached.
+    The result raises OSError naming `url` when the server refuses, answers otherwise or cannot be reached.
     """
 
     def ask(messages: Sequence[Message], picture: Image.Image) -> str:
@@ -78,11 +80,37 @@ def server(url: str, model: str) -> Ask:
         request = urllib.request.Request(
             f"{url}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            answer = json.load(response)["choices"][0]["message"]
-        return _with_thought(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                answer = json.load(response)["choices"][0]["message"]
+            return _with_thought(answer)
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{url}: {error}: {error.read(300).decode(errors='replace')}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise OSError(f"{url}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise OSError(f"{url}: this is not an OpenAI-compatible server's answer ({error!r})") from error
 
     return ask
+
+
+def episode_figures(played: Sequence[Played]) -> dict[str, object]:
+    """By kind and over all: how many, the share that succeeded, turns, and the share of them that was right."""
+    kinds: dict[str, list[Played]] = {}
+    for item in played:
+        for kind in (item.episode.kind, "all"):
+            kinds.setdefault(kind, []).append(item)
+    return {"by_kind": {kind: _figures(items) for kind, items in sorted(kinds.items())}}
+
+
+def _figures(played: Sequence[Played]) -> dict[str, object]:
+    turns = sum(item.turns for item in played)
+    return {
+        "n": len(played),
+        "success": round(sum(item.success for item in played) / len(played), 4),
+        "turns": turns,
+        "right_turns": round(sum(item.right_steps for item in played) / turns, 4),
+    }
 
 
 def _with_thought(answer: dict[str, str | None]) -> str:

@@ -1,18 +1,17 @@
-"""Batches of clips for the speech stages: like lengths together, distorted, as padded log-mel; loss and schedule."""
+"""Batches of clips for the speech stages: like lengths together, distorted, as padded log-mel; their loss."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoglm_backend.preprocess.audio import log_mel
+from autoglm_backend.preprocess.audio import SAMPLE_RATE, log_mel
 from autoglm_training.speech.augment import augment, mask_mel
 from autoglm_training.speech.clips import Clip
 
@@ -28,6 +27,9 @@ class MelBatch:
     def num_steps_B(self) -> Tensor:
         """Encoder frames (20 ms) of each row."""
         return (self.num_frames_B + 1) // 2
+
+    def to(self, device: str | torch.device) -> MelBatch:
+        return MelBatch(mel_BFC=self.mel_BFC.to(device), num_frames_B=self.num_frames_B.to(device))
 
 
 def mel_batch(mels: Sequence[np.ndarray]) -> MelBatch:
@@ -52,38 +54,54 @@ def augmented_batch(clips: Sequence[Clip], num_mels: int, rng: np.random.Generat
 
 def ctc_loss(logits_BSV: Tensor, num_steps_B: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
     """Mean over the batch of the CTC loss per target symbol."""
-    flat = torch.tensor([symbol for target in targets for symbol in target])
+    flat = torch.tensor([symbol for target in targets for symbol in target], device=logits_BSV.device)
     lengths = torch.tensor([len(target) for target in targets])
     log_probs = logits_BSV.float().log_softmax(-1).transpose(0, 1)
     return F.ctc_loss(log_probs, flat, num_steps_B, lengths, zero_infinity=True)
 
 
-@dataclass(slots=True)
-class LengthBatches:
-    """Endless batches of clips of like length, so that little of a batch is padding."""
+Place = tuple[int, int, float]
+"""A pass over the clips, how many batches of it were taken, and the longest clip it allows in seconds."""
+START: Place = (0, 0, 0.0)
 
-    clips: list[Clip]
-    batch_seconds: float
-    rng: random.Random
-    _queue: list[list[Clip]] = field(default_factory=list)
+
+class LengthBatches:
+    """Endless batches of clips of like length, so that little of a batch is padding.
+
+    Pass number n is the same in every run with the same seed and limit, so `taken` says where a resumed run goes on.
+    """
+
+    def __init__(self, clips: Sequence[Clip], batch_seconds: float, seed: int, start: Place = START) -> None:
+        self.taken = start
+        self._clips, self._batch_seconds, self._seed = clips, batch_seconds, seed
+        self._queue: list[list[Clip]] = []
 
     def next(self, max_clip_s: float) -> list[Clip]:
-        """The next batch; `max_clip_s` counts when a new pass begins."""
+        """The next batch; `max_clip_s` counts when a new pass begins. Raises ValueError when all clips are longer."""
+        number, used, limit_s = self.taken
         if not self._queue:
-            short = [clip for clip in self.clips if len(clip.samples_T) < max_clip_s * 16_000]
-            # A jitter of 10 % mixes the neighbourhoods anew in every pass.
-            ordered = sorted(short, key=lambda clip: len(clip.samples_T) * self.rng.uniform(0.9, 1.1))
-            batch: list[Clip] = []
-            for clip in ordered:
-                batch.append(clip)
-                if len(batch) * len(clip.samples_T) >= self.batch_seconds * 16_000:
-                    self._queue.append(batch)
-                    batch = []
-            self.rng.shuffle(self._queue)
-        return self._queue.pop()
+            limit_s = limit_s if used else max_clip_s
+            self._queue = self._pass(number, limit_s)
+        batch = self._queue[used]
+        self.taken = (number, used + 1, limit_s)
+        if used + 1 == len(self._queue):
+            self._queue, self.taken = [], (number + 1, 0, 0.0)
+        return batch
 
+    def close(self) -> None:
+        """Nothing to end: batches are made in the training process."""
 
-def learning_rate(peak: float, step: int, share_done: float, warmup_steps: int = 400) -> float:
-    """Linear warm-up by step, cosine fall to 2 % by the share of the steps that is done."""
-    fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
-    return peak * min(1.0, (step + 1) / warmup_steps) * fall
+    def _pass(self, number: int, max_clip_s: float) -> list[list[Clip]]:
+        rng = random.Random(f"{self._seed}:{number}")
+        short = [clip for clip in self._clips if len(clip.samples_T) < max_clip_s * SAMPLE_RATE]
+        if not short:
+            raise ValueError(f"none of {len(self._clips)} clips is shorter than {max_clip_s:.1f} s")
+        # A jitter of 10 % mixes the neighbourhoods anew in every pass.
+        ordered = sorted(short, key=lambda clip: len(clip.samples_T) * rng.uniform(0.9, 1.1))
+        queue: list[list[Clip]] = [[]]
+        for clip in ordered:
+            if len(queue[-1]) * len(clip.samples_T) >= self._batch_seconds * SAMPLE_RATE:
+                queue.append([])
+            queue[-1].append(clip)
+        rng.shuffle(queue)
+        return queue

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoglm_training.files import write_atomically
 from autoglm_training.speech.synth import Split, SynthesisError, Voice, random_voice, synthesise
 from autoglm_training.world.language import Language, is_chinese
 from autoglm_training.world.tasks import Task
@@ -35,6 +37,8 @@ class Line:
     def from_json(cls, value: dict[str, Any]) -> Line:
         """From `dataclasses.asdict`'s form, after a round through JSON."""
         task = value["task"]
+        if task is not None:
+            task = {**task, "named": tuple((text, tuple(box)) for text, box in task.get("named", ()))}
         return cls(text=value["text"], family=value["family"], task=None if task is None else Task(**task))
 
 
@@ -61,7 +65,10 @@ LineSource = Callable[[random.Random, Split], Line]
 
 
 def build_shard(path: Path, source: LineSource, split: Split, seed: int, num_clips: int = CLIPS_PER_SHARD) -> None:
-    """Speak `num_clips` lines of `source` into `path`; an existing file is kept. Deterministic in (split, seed)."""
+    """Speak `num_clips` lines of `source` into `path`; an existing file is kept. Deterministic in (split, seed).
+
+    Raises SynthesisError without espeak-ng, or OSError.
+    """
     if path.exists():
         return
     rng = random.Random(f"{split}/{seed}")
@@ -75,18 +82,23 @@ def build_shard(path: Path, source: LineSource, split: Split, seed: int, num_cli
                 raise
             continue  # a text without anything to speak
         meta.append({"line": asdict(line), "voice": asdict(voice)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ends = np.cumsum([len(wave) for wave in waves])
-    # Written beside and moved: a shard that exists is whole.
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, samples=np.concatenate(waves), ends=ends, meta=np.array(json.dumps(meta, ensure_ascii=False)))
-    os.replace(partial, path)
+    ends, told = np.cumsum([len(wave) for wave in waves]), np.array(json.dumps(meta, ensure_ascii=False))
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.savez(file, samples=np.concatenate(waves), ends=ends, meta=told)
+
+    write_atomically(path, write)
+    print(f"{path}: {num_clips} clips spoken", flush=True)
 
 
 def load_shard(path: Path) -> list[Clip]:
-    with np.load(path) as shard:
-        samples, ends, meta = shard["samples"], shard["ends"], json.loads(str(shard["meta"]))
+    """The clips of one file. Raises OSError, or ValueError for a damaged one."""
+    try:
+        with path.open("rb") as file, np.load(file) as shard:
+            samples, ends, meta = shard["samples"], shard["ends"], json.loads(str(shard["meta"]))
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or holds no clips: {error}") from error
     starts = [0, *ends[:-1].tolist()]
     return [
         Clip(line=Line.from_json(entry["line"]), voice=Voice(**entry["voice"]), samples_T=samples[start:end])
@@ -94,22 +106,16 @@ def load_shard(path: Path) -> list[Clip]:
     ]
 
 
-def build_corpus(
-    directory: Path, name: str, source: LineSource, split: Split, num_shards: int, num_clips: int = CLIPS_PER_SHARD
-) -> list[Path]:
-    """Build (or find) shards `name`-`split`-NNN.npz and return their paths, printing progress."""
-    paths = [directory / f"{name}-{split}-{index:03d}.npz" for index in range(num_shards)]
-    for index, path in enumerate(paths):
-        started = time.monotonic()
-        if not path.exists():
-            build_shard(path, source, split, index, num_clips)
-            print(f"{path.name}: {num_clips} clips in {time.monotonic() - started:.0f} s", flush=True)
-    return paths
+def shard_paths(directory: Path, name: str, split: Split, num_shards: int) -> list[Path]:
+    """Files of a corpus, in order."""
+    return [directory / f"{name}-{split}-{index:03d}.npz" for index in range(num_shards)]
 
 
-def load_corpus(directory: Path, split: Split) -> list[Clip]:
-    """Every clip of the split that `build_corpus` has put into `directory`. Raises FileNotFoundError without any."""
-    paths = [path for name in CORPORA for path in sorted(directory.glob(f"{name}-{split}-*.npz"))]
-    if not paths:
-        raise FileNotFoundError(f"{directory} holds no clips of the {split} split")
-    return [clip for path in paths for clip in load_shard(path)]
+def build_shards(
+    paths: Sequence[Path], source: LineSource, split: Split, num_clips: int = CLIPS_PER_SHARD, workers: int = 1
+) -> None:
+    """Build those of a corpus' shards that are missing, `workers` at a time; shard number i is seeded by i."""
+    missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor(max(1, workers), multiprocessing.get_context("fork")) as pool:
+        for done in [pool.submit(build_shard, path, source, split, index, num_clips) for index, path in missing]:
+            done.result()

@@ -1,8 +1,8 @@
-"""Throw-away heads that teach the encoder: classes by name, so that trained rows survive a change of corpus."""
+"""Throw-away heads that teach the encoder; classes carry names, so that no state is read for another corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,14 @@ class NamedHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         return self.linear(hidden)
 
-    def saved(self) -> dict[str, object]:
-        return {"names": list(self.names), **self.linear.state_dict()}
+    def get_extra_state(self) -> list[str]:
+        """The names are part of the saved state: rows mean nothing without them."""
+        return list(self.names)
 
-    @torch.no_grad()
-    def carry_over(self, saved: Mapping[str, Tensor | list[str]]) -> bool:
-        """Take the rows of every name that `saved` knows; True when it held exactly these names."""
-        weight, bias, names = saved["weight"], saved["bias"], saved["names"]
-        assert isinstance(weight, Tensor)
-        assert isinstance(bias, Tensor)
-        rows = {str(name): row for row, name in enumerate(names)}
-        for index, name in enumerate(self.names):
-            if name in rows:
-                self.linear.weight[index] = weight[rows[name]]
-                self.linear.bias[index] = bias[rows[name]]
-        return list(rows) == list(self.names)
+    def set_extra_state(self, state: list[str]) -> None:
+        """Raises ValueError for the state of a head with other classes."""
+        if tuple(state) != self.names:
+            raise ValueError(f"it has {len(state)} classes where the spoken clips have {len(self.names)}, or others")
 
 
 class IntentHead(nn.Module):
@@ -46,6 +39,6 @@ class IntentHead(nn.Module):
 
     def forward(self, tokens_BAD: Tensor, num_tokens_B: Tensor) -> Tensor:
         scores_BA = self.score(tokens_BAD).squeeze(-1).float()
-        beyond = torch.arange(tokens_BAD.shape[1]) >= num_tokens_B[:, None]
+        beyond = torch.arange(tokens_BAD.shape[1], device=tokens_BAD.device) >= num_tokens_B[:, None]
         weights_BA = scores_BA.masked_fill(beyond, float("-inf")).softmax(-1)
         return self.classify((weights_BA[..., None] * tokens_BAD).sum(1))

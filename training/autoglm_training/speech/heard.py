@@ -7,7 +7,6 @@ training needs no audio at all: a clip is its ids between the audio marks.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -20,7 +19,9 @@ from torch import Tensor
 
 from autoglm_backend.models.speech import SpeechEncoder
 from autoglm_backend.preprocess.audio import log_mel
+from autoglm_training.checkpoint import load_state
 from autoglm_training.config.recipes import SPEECH
+from autoglm_training.files import write_atomically
 from autoglm_training.speech.augment import augment
 from autoglm_training.speech.batches import mel_batch
 from autoglm_training.speech.clips import Clip, Line, load_shard
@@ -30,6 +31,7 @@ from autoglm_training.world.tasks import Task
 EMPTY_TEXT = "\n"
 """What an empty slot reads as. Of eight candidates a decoder that had never heard speech followed most commands after
 line breaks (54 of 100, against 55 without empty slots and 31 after <|audio|>)."""
+TOKENS_FILE = "tokens.pt"
 TRAIN_TAKES = 1
 """Differently distorted takes of each training clip."""
 
@@ -37,18 +39,29 @@ TRAIN_TAKES = 1
 def piece_encoder(run: Path, tokenizer: Tokenizer) -> tuple[SpeechEncoder, Tensor]:
     """The second stage's encoder with its piece head, and the token id [num_pieces + 1] of each class.
 
-    Its piece embeddings are still random: see `bind_embeddings`. Raises ValueError for another tokenizer.
+    Its piece embeddings are still random: see `bind_embeddings`.
+    Raises OSError, or ValueError for a damaged file or one of another tokenizer.
     """
-    saved = torch.load(run / "tokens.pt", weights_only=True)
-    names = saved["piece_head"]["names"][1:]
+    path = run / TOKENS_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: run --stage speech first, or go on --without-speech")
+    state = load_state(path)
+    try:
+        modules = state.get("modules", state)  # the committed checkpoint's file is older than `Trainer`
+        head = modules["piece_head"]
+        names = head["names" if "names" in head else "_extra_state"][1:]
+        weight, bias = (head[name] if name in head else head[f"linear.{name}"] for name in ("weight", "bias"))
+        trained = modules["encoder"]
+    except KeyError as error:
+        raise ValueError(f"{path} is no state of the speech stages: it has no {error}") from error
     ids = [tokenizer.token_to_id(name) for name in names]
     if None in ids:
-        raise ValueError(f"{run / 'tokens.pt'} was trained with another tokenizer: it lacks {names[ids.index(None)]!r}")
+        raise ValueError(f"{path} was trained with another tokenizer, whose {names[ids.index(None)]!r} this one lacks")
     encoder = SpeechEncoder(replace(SPEECH, num_pieces=len(names), piece_token_ids=tuple(ids)))
-    encoder.load_state_dict(saved["encoder"], strict=False)
+    encoder.load_state_dict(trained, strict=False)
     with torch.no_grad():
-        encoder.piece_head.weight.copy_(saved["piece_head"]["weight"])
-        encoder.piece_head.bias.copy_(saved["piece_head"]["bias"])
+        encoder.piece_head.weight.copy_(weight)
+        encoder.piece_head.bias.copy_(bias)
     empty = tokenizer.encode(EMPTY_TEXT, add_special_tokens=False).ids
     assert len(empty) == 1
     return encoder.eval().requires_grad_(False), torch.tensor([*empty, *ids])
@@ -72,26 +85,29 @@ def heard_ids(encoder: SpeechEncoder, piece_ids: Tensor, waves: Sequence[np.ndar
 
 
 def build_heard(encoder: SpeechEncoder, piece_ids: Tensor, shards: Sequence[Path], path: Path, split: Split) -> None:
-    """Write what is heard of every clip, one JSON line each: {"line": ..., "ids": [...]}."""
+    """Write what is heard of every clip, one JSON line each: {"line": ..., "ids": [...]}. Raises OSError."""
     rng = np.random.default_rng(0)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for shard in shards:
-            clips = sorted(load_shard(shard), key=lambda clip: len(clip.samples_T))
-            for _ in range(TRAIN_TAKES if split == "train" else 1):
-                for start in range(0, len(clips), 16):
-                    group = clips[start : start + 16]
-                    for clip, ids in zip(group, heard_ids(encoder, piece_ids, _waves(group, split, rng)), strict=True):
-                        file.write(json.dumps({"line": asdict(clip.line), "ids": ids}, ensure_ascii=False) + "\n")
-            print(f"{shard.name}: heard", flush=True)
-    os.replace(partial, path)
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8") as file:
+            for shard in shards:
+                clips = sorted(load_shard(shard), key=lambda clip: len(clip.samples_T))
+                for _ in range(TRAIN_TAKES if split == "train" else 1):
+                    for start in range(0, len(clips), 16):
+                        group = clips[start : start + 16]
+                        heard = heard_ids(encoder, piece_ids, _waves(group, split, rng))
+                        for clip, ids in zip(group, heard, strict=True):
+                            file.write(json.dumps({"line": asdict(clip.line), "ids": ids}, ensure_ascii=False) + "\n")
+                print(f"{shard.name}: heard", flush=True)
+
+    write_atomically(path, write)
 
 
 class HeardClips:
     """What was heard of a split's clips, with the task that was said.
 
     The ids stand between <|begin_of_audio|> and <|end_of_audio|> in a row. Raises FileNotFoundError when the heard
-    clips have not been written (`python -m autoglm_training.speech.export`).
+    clips have not been written (`autoglm train --stage speech`).
     """
 
     def __init__(self, split: Split, directory: Path = Path("runs/speech")) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from pathlib import Path
 
-from autoglm_training.speech.clips import Line
+from autoglm_training.config.recipes import SpokenClips
+from autoglm_training.speech.clips import CORPORA, Clip, Line, build_shards, load_shard, shard_paths
 from autoglm_training.speech.synth import Split
 from autoglm_training.world.labels import label_vocabulary
 from autoglm_training.world.language import Language, is_chinese
@@ -98,3 +100,19 @@ def task_line(rng: random.Random, split: Split) -> Line:
         task = text_task(rng, split)
         if task.speakable:
             return Line(text=task.instruction, family=task.family, task=task)
+
+
+def spoken_clips(config: SpokenClips, directory: Path, split: Split, workers: int = 1) -> list[Clip]:
+    """Every clip of the split, spoken first where `directory` lacks them.
+
+    Raises SynthesisError without espeak-ng, OSError, or ValueError for a damaged shard.
+    """
+    num_shards, num_clips = (
+        (config.train_shards, config.train_clips) if split == "train" else (config.test_shards, config.test_clips)
+    )
+    clips: list[Clip] = []
+    for name, source in zip(CORPORA, (practice_line, command_line, task_line), strict=True):
+        paths = shard_paths(directory, name, split, num_shards)
+        build_shards(paths, source, split, num_clips, workers)
+        clips += [clip for path in paths for clip in load_shard(path)]
+    return clips

@@ -55,7 +55,9 @@ def error_rates(
     """Character errors by language ("en") and speaker ("en m5"); fills `examples` with "expected | heard"."""
     encoder.eval()
     counts: defaultdict[str, ErrorCount] = defaultdict(ErrorCount)
+    device = encoder.conv1.weight.device
     for group, batch in clean_batches(clips, encoder.config.num_mels):
+        batch = batch.to(device)
         classes_BS = head(encoder.encode_frames(batch.mel_BFC, batch.num_frames_B)).argmax(-1)
         for clip, row, steps in zip(group, classes_BS.tolist(), batch.num_steps_B.tolist(), strict=True):
             expected, heard = spoken_form(clip.text), alphabet.decode_greedy(row[:steps])

@@ -37,10 +37,11 @@ TEST_SPEAKERS = ("m5", "f3", "belinda", "anika", "Gene", "Denis", "benjamin", "s
 _HAN_RUN = re.compile(r"[一-鿿]")
 _LATIN_RUN = re.compile(r"[A-Za-z][A-Za-z'\- .&]*")
 _PAUSE_S = 0.06
+SPEAK_TIMEOUT_S = 30
 
 
-class SynthesisError(RuntimeError):
-    """espeak-ng is missing or refused a text."""
+class SynthesisError(OSError):
+    """espeak-ng is missing or refused a text: an OSError, so that every command ends with its sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,10 @@ def _speak(text: str, language: str, voice: Voice) -> NDArray[np.float32]:
         program, "-b", "1", "-v", f"{language}+{voice.speaker}", "-s", str(voice.words_per_min),
         "-p", str(voice.pitch), "--stdin", "--stdout",
     ]  # fmt: skip
-    done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=SPEAK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SynthesisError(f"espeak-ng has not spoken {text!r} in {SPEAK_TIMEOUT_S} s") from error
     if done.returncode != 0 or len(done.stdout) <= 44:
         reason = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}, no sound"
         raise SynthesisError(f"espeak-ng failed on {text!r} with voice {language}+{voice.speaker}: {reason}")

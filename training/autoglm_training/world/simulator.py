@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 
-from autoglm_training.world.elements import Element, Screen
+from autoglm_training.world.elements import SPLITS, Element, Scene, Screen
 from autoglm_training.world.episodes import Episode
 from autoglm_training.world.labels import APPS
-from autoglm_training.world.screens import build_screen
+from autoglm_training.world.screens import TEMPLATE_APPS, build_screen, make_scene
 from autoglm_training.world.tasks import Action, Task, parse_action
 from autoglm_training.world.wire import Turn
+
+MAX_MISTAKES = 3
+_LISTS = ("settings", "chats", "shop", "results")
+"""Templates that scroll."""
+_OTHER_PAGES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an action did: whether it was right, whether the episode is over, and whether it succeeded."""
+    """What an action did: whether it was right, whether the episode is over, and whether it succeeded.
+
+    correct: it is what the episode expects here, or it undoes a wrong step
+    """
 
     screen: Screen
     correct: bool
@@ -22,27 +31,43 @@ class Outcome:
     success: bool
 
 
-class Simulator:
-    """Plays an episode: right actions lead on, wrong ones leave the screen as it is and count as mistakes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Detour:
+    """A screen off the episode's way. scrolled: of the page before it, which a swipe down brings back."""
 
-    def __init__(self, episode: Episode, *, max_mistakes: int = 3) -> None:
+    screen: Screen
+    scrolled: bool = False
+
+
+class Simulator:
+    """Plays an episode: right actions lead on, wrong ones are mistakes, of which a few are forgiven.
+
+    Wrong ones move the phone, too, where a phone would: Home, Back, Launch and a tap on an app's icon always, a swipe
+    on a list, a tap on a page's or a chat's row. From there Back, a swipe down or the app's own icon lead back to where
+    the episode goes on, with what was done so far kept. All else that is wrong leaves the screen as it is, a tap on
+    another switch included.
+    """
+
+    def __init__(self, episode: Episode, *, max_mistakes: int = MAX_MISTAKES) -> None:
         self.episode = episode
         self.mistakes = 0
         self._max_mistakes = max_mistakes
-        self._index = 0
+        self._index = 0  # the furthest step reached
+        self._at = 0  # the step whose screen lies below the detours: Back may lead to an earlier one
+        self._detours: list[_Detour] = []
         self._finished = False
         self._replies: list[Turn] = []
-        self._screen = build_screen(episode.steps[0].scene)
+        self._rng = random.Random(episode.steps[0].scene.seed)
 
     @property
     def screen(self) -> Screen:
         """What the phone shows now."""
-        return self._screen
+        return self._detours[-1].screen if self._detours else build_screen(self._scene)
 
     @property
     def expected(self) -> Task:
-        """The expected task of this turn."""
-        return self.episode.steps[self._index].task
+        """The task that the episode wants next, with the app that is in front now."""
+        return replace(self.episode.steps[self._at].task, app=self.screen.app)
 
     def history(self) -> tuple[Turn, ...]:
         """The replies given so far, as recorded by `record`."""
@@ -50,7 +75,7 @@ class Simulator:
 
     def record(self, reply: str) -> None:
         """Keeps the model's own reply for the next turn's history; call it before `apply`."""
-        self._replies.append((self._screen.app, reply))
+        self._replies.append((self.screen.app, reply))
 
     def apply(self, action: str) -> Outcome:
         """Performs one action.
@@ -60,16 +85,152 @@ class Simulator:
         """
         if self._finished:
             raise ValueError("the episode is over")
-        correct = matches(action, self.expected, self._screen)
-        last = self._index == len(self.episode.steps) - 1
+        last = len(self.episode.steps) - 1
         ends = action.startswith("finish")
-        if correct and not last:
-            self._index += 1
-            self._screen = build_screen(self.episode.steps[self._index].scene)
-        if not correct:
+        # What was to be done is done: the end may be said from any screen.
+        success = self._index == last and ends and matches(action, self.episode.steps[last].task, self.screen)
+        expected = success or self._is_expected(action)
+        if expected and not success:
+            self._go_on()
+        undoes = not expected and self._move(action)
+        if not expected and not undoes:
             self.mistakes += 1
         self._finished = ends or self.mistakes > self._max_mistakes
-        return Outcome(screen=self._screen, correct=correct, finished=self._finished, success=correct and last and ends)
+        return Outcome(
+            screen=self.screen,
+            correct=expected or undoes,
+            finished=self._finished,
+            success=success,
+        )
+
+    @property
+    def _scene(self) -> Scene:
+        return self.episode.steps[self._at].scene
+
+    def _is_expected(self, action: str) -> bool:
+        """Off the way only what does not depend on the screen counts: an app's launch, and Home."""
+        task, screen = self.episode.steps[self._at].task, self.screen
+        if not matches(action, task, screen):
+            return False
+        return not self._detours or parse_action(task.action).get("action") in ("Launch", "Home")
+
+    def _go_on(self) -> None:
+        self._detours.clear()
+        if self._at == self._index:
+            self._index += 1
+        self._at += 1
+        # Going over an earlier step once more: what was done on that screen is still so.
+        while self._at < self._index and _place(self.episode.steps[self._at + 1].scene) == _place(self._scene):
+            self._at += 1
+
+    def _move(self, action: str) -> bool:
+        """What an unexpected action does to the phone; True where it brings the episode's own screen nearer."""
+        try:
+            got = parse_action(action)
+        except ValueError:
+            return False
+        name = got.get("action")
+        if name == "Home":
+            return self._home()
+        if name == "Back":
+            return self._back()
+        if name == "Launch":
+            return self._launch(str(got.get("app")))
+        if name == "Swipe":
+            return self._scroll(_direction(got))
+        if name == "Tap" and (element := _tapped(got, self.screen)) is not None:
+            return self._open(element)
+        return False
+
+    def _home(self) -> bool:
+        was_away = bool(self._detours)
+        self._detours.clear()
+        if self._scene.template == "home":
+            return was_away
+        self._detours.append(self._other("home", must_show=(self._scene.app,)))
+        return False
+
+    def _back(self) -> bool:
+        while self._detours and self._detours[-1].scrolled:
+            self._detours.pop()
+        if self._detours:
+            if self._detours[-1].screen.template == "home":
+                return False
+            self._detours.pop()
+            return True
+        if self._scene.template == "home":
+            return False
+        earlier = [at for at in range(self._at) if _place(self.episode.steps[at].scene) != _place(self._scene)]
+        if earlier:
+            self._at = earlier[-1]
+        else:
+            self._home()
+        return False
+
+    def _launch(self, app: str) -> bool:
+        if _same_app(app, self._scene.app):
+            was_away = bool(self._detours)
+            self._detours.clear()
+            return was_away
+        english = next((en for en, zh in APPS if _same_app(app, en) or _same_app(app, zh)), None)
+        if english is not None:
+            known = [t for t, apps in TEMPLATE_APPS.items() if apps and english in apps and t != "thread"]
+            self._detours.append(self._other(known[0] if known else "dialog", app=english))
+        return False
+
+    def _scroll(self, direction: str | None) -> bool:
+        if self.screen.template not in _LISTS:
+            return False
+        if direction == "up":
+            self._detours.append(self._further())
+        elif direction == "down" and self._detours:
+            if self._detours[-1].scrolled:
+                self._detours.pop()
+                return True
+        elif direction == "down":
+            here = self._scene
+            above = [at for at in range(self._at) if self.episode.steps[at].scene.seed != here.seed]
+            if above and _place(self.episode.steps[above[-1]].scene) == _place(here):
+                self._at = above[-1]
+        return False
+
+    def _open(self, element: Element) -> bool:
+        screen = self.screen
+        if screen.template == "home" and element.kind == "icon":
+            return self._launch(element.label)
+        if screen.template == "chats" and element.kind == "row":
+            self._detours.append(self._page("thread", element.label))
+        elif screen.template == "settings" and element.kind == "row":
+            self._detours.append(self._page("settings", element.label))
+        return False
+
+    def _further(self) -> _Detour:
+        """The list, scrolled by a screen. What is to be tapped is further up; a field may stay in view."""
+        screen, task = self.screen, self.episode.steps[self._at].task
+        wanted = {text for text, _ in task.named}
+        for _ in range(_OTHER_PAGES):
+            scene = replace(screen.scene, seed=screen.scene.seed + len(SPLITS), must_show=(), states=())
+            screen = build_screen(scene)
+            if not wanted & {element.label for element in screen.elements}:
+                break
+        return _Detour(screen=screen, scrolled=True)
+
+    def _page(self, template: str, title: str) -> _Detour:
+        """What a row of the app in front opens."""
+        page = self._other(template, must_show=(title,))
+        return _Detour(screen=build_screen(replace(page.screen.scene, app=self.screen.app)))
+
+    def _other(self, template: str, *, app: str | None = None, must_show: tuple[str, ...] = ()) -> _Detour:
+        here = self._scene
+        scene = make_scene(
+            self._rng, here.split, template=template, language=here.language, app=app, must_show=must_show
+        )
+        size = replace(scene, width_px=here.width_px, height_px=here.height_px, dark=here.dark)
+        return _Detour(screen=build_screen(size))
+
+
+def _place(scene: Scene) -> tuple[str, str]:
+    return scene.template, scene.app
 
 
 def matches(action: str, expected: Task, screen: Screen) -> bool:
