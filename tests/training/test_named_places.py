@@ -20,14 +20,15 @@ def about(reply: str, box: tuple[int, int, int, int]) -> str:
     return BUILDER.tokenizer.decode([t for t, b in zip(row.ids, row.boxes, strict=True) if b == box])
 
 
-@pytest.mark.parametrize(
-    ("box", "text"), [(ALARM, " Alarm is"), (CLOCK, " Clock."), (KNOB, "850250")], ids=["anchor", "target", "point"]
-)
-def test_words_are_about_what_they_name_and_numbers_about_what_they_hit(
-    box: tuple[int, int, int, int], text: str
-) -> None:
+@pytest.mark.parametrize(("box", "text"), [(ALARM, " Alarm is"), (CLOCK, " Clock.850250")], ids=["anchor", "target"])
+def test_words_and_numbers_are_about_the_element_that_was_named_last(box: tuple[int, int, int, int], text: str) -> None:
     reply = '<think>Below Alarm is Clock.</think><answer>do(action="Tap", element=[850,250])</answer>'
     assert about(reply, box).replace(",", "") == text
+
+
+def test_numbers_are_about_what_they_hit_where_nothing_was_named() -> None:
+    reply = '<think>Tap it.</think><answer>do(action="Tap", element=[850,250])</answer>'
+    assert about(reply, KNOB).replace(",", "") == "850250"
 
 
 def test_what_the_thought_does_not_name_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""Teach attention to point: where a coordinate is about to be written, three heads look at the box that it must hit,
+"""Teach attention to point: where a coordinate is about to be written, three heads look at the element it is about,
 and where a thought is about to name or describe an element, at that element.
 
 Through the answers alone the decoder learns to find a named element only slowly (17 to 20 % of taps after 1,500 steps,

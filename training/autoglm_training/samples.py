@@ -140,18 +140,20 @@ class RowBuilder:
     ) -> None:
         """The assistant's turn; every token of it is learnt, its end included.
 
-        box: what a tap must hit; named: texts of the thought with the boxes of what they name, in order.
+        box: what a tap must hit; named: texts of the thought and the boxes of what they name, in order, the tap's last.
         """
         self.add_text(row, "<|assistant|>\n", segment)
         match = _POINT.search(reply)
         span = match.span() if match else (-1, -1)
         places = _named_places(reply, named)
+        # Not the knob of a switch but its whole row, which every part of it tells to be the knob's: the label is there.
+        hit = places[-1][2] if places else box
         encoding = self.tokenizer.encode(reply, add_special_tokens=False)
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             point = span[0] <= start and end <= span[1] and token in self.value_of
             # The last of the places it reaches into: a name's first token begins with the space before the name.
             about = [place for first, last, place in places if start < last and end > first]
-            _add(row, token, segment, (row.next_position,) * 3, token, point, box if point else (about or [None])[-1])
+            _add(row, token, segment, (row.next_position,) * 3, token, point, hit if point else (about or [None])[-1])
             row.next_position += 1
 
     def add_branch(self, row: Row, segment: int, question: str, task: Task) -> None:
