@@ -2,6 +2,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.e2e.stack import free_ports
 from tests.tiny_checkpoint import write_checkpoint
 
 from autoglm_backend.launcher import preflight
@@ -60,8 +61,11 @@ def test_a_taken_port_names_the_option():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
+        # Not the default ports: a server of this machine may have them.
+        others = dict(zip(("port", "triton_grpc_port", "triton_metrics_port"), free_ports(3), strict=True))
+
         with pytest.raises(LaunchError, match=rf"Port {port} on 127\.0\.0\.1 .*--grpc-port"):
-            preflight.check_ports(ServeOptions(grpc_port=port))
+            preflight.check_ports(ServeOptions(grpc_port=port, **others))
 
 
 def test_one_port_for_two_options_names_both():

@@ -75,6 +75,7 @@ def check_ports(options: ServeOptions) -> None:
         if port in owners:
             raise LaunchError(f"{owners[port]} and {option} are both {port}.")
         owners[port] = option
+    for option, port in options.ports.items():
         host = options.host if option in ("--port", "--grpc-port") else options.triton_host
         _check_port(option, host, port)
 
