@@ -183,7 +183,7 @@ def score_packed_keys(
             for i in range(lane, size, lanes):
                 key = vec.load(builder, vec.plus(builder, packed_at, 4 * PACKED_KEYS * i), vector)
                 asked = [
-                    vec.splat(builder, vec.load(builder, vec.plus(builder, row, 4 * i), vec.F32), PACKED_KEYS)
+                    vec.splat(builder, vec.load(builder, vec.plus(builder, row, 4 * i), vec.F32), vector)
                     for row in rows
                 ]
                 if i == lane:
@@ -251,7 +251,7 @@ def add_values(
             results: list[Any] = []
             for i, row in enumerate(rows):
                 weight = vec.splat(
-                    builder, vec.load(builder, builder.add(row, builder.mul(j, vec.integer(4))), vec.F32), lanes
+                    builder, vec.load(builder, builder.add(row, builder.mul(j, vec.integer(4))), vec.F32), vector
                 )
                 sums = totals[i * len(value) : (i + 1) * len(value)]
                 results += [vec.fma(builder, weight, v, total, lanes) for v, total in zip(value, sums, strict=True)]

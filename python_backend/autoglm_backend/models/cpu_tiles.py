@@ -18,6 +18,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from autoglm_backend.models import cpu_vectors as vec
 from autoglm_backend.models.cpu_kernels import intrinsic
 
 PACKED_OUTPUTS = 64
@@ -26,29 +27,19 @@ LANES = 16
 _REGISTERS = 16
 """Sums that are kept at once, of 16 lanes each; half of what AVX-512 has, weights and inputs need the rest."""
 
-_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
-_INTS, _FLOATS = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
+_INTS, _FLOATS = ir.VectorType(vec.I32, LANES), ir.VectorType(vec.F32, LANES)
 _BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.load(builder.inttoptr(address, ir.PointerType()), typ=kind, align=1)
-
-
 def _prefetch(builder: Any, address: Any) -> None:
-    kinds = (ir.PointerType(), _I32, _I32, _I32)
+    kinds = (ir.PointerType(), vec.I32, vec.I32, vec.I32)
     function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), ir.FunctionType(ir.VoidType(), kinds))
-    reading, into_all_caches, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+    reading, into_all_caches, data = (ir.Constant(vec.I32, number) for number in (0, 3, 1))
     builder.call(function, (builder.inttoptr(address, ir.PointerType()), reading, into_all_caches, data))
 
 
-def _splat(builder: Any, value: Any, kind: Any) -> Any:
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, LANES), None))
-
-
 def _constant(value: int) -> Any:
-    return ir.Constant(_INTS, [ir.Constant(_I32, value)] * LANES)
+    return ir.Constant(_INTS, [ir.Constant(vec.I32, value)] * LANES)
 
 
 def _halves(builder: Any, pair: Any) -> tuple[Any, Any]:
@@ -99,10 +90,10 @@ def tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> None:
         _, _, x_at, row_bytes, last, w_at, num_steps, out_at = args
-        zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+        zero, one = ir.Constant(vec.I64, 0), ir.Constant(vec.I64, 1)
         starts = [x_at]
         for row in range(1, count):
-            wanted = ir.Constant(_I64, row)
+            wanted = ir.Constant(vec.I64, row)
             number = builder.select(builder.icmp_signed("<", wanted, last), wanted, last)
             starts.append(builder.add(x_at, builder.mul(number, row_bytes)))
         for first in range(0, PACKED_OUTPUTS // LANES, width):
@@ -110,26 +101,26 @@ def tile(
             body, after = builder.append_basic_block("tile.body"), builder.append_basic_block("tile.after")
             builder.branch(body)
             builder.position_at_end(body)
-            step = builder.phi(_I64)
+            step = builder.phi(vec.I64)
             step.add_incoming(zero, before)
             totals = [[builder.phi(form.sums) for _ in range(width)] for _ in range(count)]
-            words = builder.mul(step, ir.Constant(_I64, 4))
-            weights_at = builder.add(w_at, builder.mul(step, ir.Constant(_I64, 4 * PACKED_OUTPUTS)))
+            words = builder.mul(step, ir.Constant(vec.I64, 4))
+            weights_at = builder.add(w_at, builder.mul(step, ir.Constant(vec.I64, 4 * PACKED_OUTPUTS)))
             weights = [
                 form.loaded(
                     builder,
-                    _load(builder, builder.add(weights_at, ir.Constant(_I64, 4 * LANES * (first + i))), _INTS),
+                    vec.load(builder, builder.add(weights_at, ir.Constant(vec.I64, 4 * LANES * (first + i))), _INTS),
                 )
                 for i in range(width)
             ]
             if first == 0:
                 # The later passes' share of this step: read here, memory is gone through once and in order.
                 for i in range(width, PACKED_OUTPUTS // LANES):
-                    _prefetch(builder, builder.add(weights_at, ir.Constant(_I64, 4 * LANES * i)))
+                    _prefetch(builder, builder.add(weights_at, ir.Constant(vec.I64, 4 * LANES * i)))
             sums: list[list[Any]] = []
             for row in range(count):
-                word = _load(builder, builder.add(starts[row], words), _I32)
-                inputs = form.loaded(builder, _splat(builder, word, _INTS))
+                word = vec.load(builder, builder.add(starts[row], words), vec.I32)
+                inputs = form.loaded(builder, vec.splat(builder, word, _INTS))
                 sums.append([form.added(builder, totals[row][i], weights[i], inputs) for i in range(width)])
             following = builder.add(step, one)
             step.add_incoming(following, body)
@@ -142,7 +133,7 @@ def tile(
             for row in range(count):
                 for i in range(width):
                     offset = 4 * (row * PACKED_OUTPUTS + LANES * (first + i))
-                    to = builder.inttoptr(builder.add(out_at, ir.Constant(_I64, offset)), ir.PointerType())
+                    to = builder.inttoptr(builder.add(out_at, ir.Constant(vec.I64, offset)), ir.PointerType())
                     builder.store(sums[row][i], to, align=1)
         return context.get_dummy_value()
 

@@ -30,10 +30,10 @@ def store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.inttoptr(address, ir.PointerType()), align=1)
 
 
-def splat(builder: Any, value: Any, lanes: int) -> Any:
-    kind = ir.VectorType(F32, lanes)
+def splat(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of `kind` with the value in every lane."""
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
-    return shuffled(builder, first, first, [0] * lanes)
+    return shuffled(builder, first, first, [0] * kind.count)
 
 
 def shuffled(builder: Any, x: Any, y: Any, lanes: list[int]) -> Any:
