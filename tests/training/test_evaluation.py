@@ -175,7 +175,7 @@ def test_the_page_shows_hearing_and_episodes_by_kind(tmp_path: Path) -> None:
 
 
 def test_the_command_line_changes_only_what_was_named() -> None:
-    recipe = changed(TINY_CPU, STAGES["joint"], 7, {"layer_dropout": 0.2})
+    recipe = changed(TINY_CPU, STAGES["joint"], {"steps": 7}, {"layer_dropout": 0.2})
     assert recipe.joint.steps == 7
     assert recipe.joint.objective.layer_dropout == 0.2
     assert recipe.joint.peak_lr == TINY_CPU.joint.peak_lr
@@ -183,7 +183,14 @@ def test_the_command_line_changes_only_what_was_named() -> None:
 
 
 def test_the_command_line_sets_the_highest_learning_rate() -> None:
-    assert changed(TINY_CPU, STAGES["joint"], None, {}, 3e-4).joint.peak_lr == 3e-4
+    assert changed(TINY_CPU, STAGES["joint"], {"peak_lr": 3e-4}, {}).joint.peak_lr == 3e-4
+
+
+def test_depth_weights_are_for_decoder_stages_alone() -> None:
+    weights = {"depth_weights": (1.0, 0.0, 0.0, 0.0)}
+    assert changed(TINY_CPU, STAGES["all"], weights, {}).joint.depth_weights == (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="--depth-weights: only for the stages text and joint, not crops"):
+        changed(TINY_CPU, STAGES["crops"], weights, {})
 
 
 def test_every_recipe_has_every_stage() -> None:

@@ -110,7 +110,7 @@ def test_spoken_commands_that_are_missing_have_to_be_left_out_on_purpose(tmp_pat
 def test_old_screens_are_seen_again_wherever_the_pool_was_begun() -> None:
     """A pool that has just been resumed draws again what it no longer holds."""
     vision = VisionEncoder(VISION).eval()
-    draw = partial(draw_fresh, 1)
+    draw = partial(draw_fresh, 1, None)
     session = Session(run_dir=Path())
     pools = [ScreenPool(vision, draw, 9, 3, session) for _ in range(2)]
     taken = []
@@ -123,7 +123,7 @@ def test_old_screens_are_seen_again_wherever_the_pool_was_begun() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_pool_forgets_screens_that_are_too_old(count: int) -> None:
-    draw = partial(draw_fresh, count)
+    draw = partial(draw_fresh, count, None)
     pool = ScreenPool(VisionEncoder(VISION).eval(), draw, 9, 2, Session(run_dir=Path()))
     for number in range(6):
         pool.take(random.Random(number), number, draw_number(draw, 9, number), count)

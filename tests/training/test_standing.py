@@ -11,7 +11,7 @@ from autoglm_training.world.elements import Screen
 from autoglm_training.world.labels import label_vocabulary
 from autoglm_training.world.positions import neighbours, positions
 from autoglm_training.world.screens import make_screen
-from autoglm_training.world.standing import Standing, standings
+from autoglm_training.world.standing import FACT_CLASSES, Standing, standings
 
 
 def screen(template: str, seed: int = 0) -> Screen:
@@ -73,9 +73,18 @@ def test_a_higher_bar_is_never_worth_less() -> None:
     assert worths == sorted(worths)
 
 
+@pytest.mark.parametrize("template", ["shop", "chart"])
+def test_the_least_and_the_most_of_what_is_compared_are_told(template: str) -> None:
+    shown = screen(template, 3)
+    found = {standing.extreme: label for label, standing in by_label(shown).items() if standing.extreme in (1, 2)}
+    compared = [e for e in shown.elements if e.price is not None or e.kind == "bar"]
+    ordered = sorted(compared, key=lambda e: e.price if e.price is not None else e.box_px[3] - e.box_px[1])
+    assert found == {1: ordered[0].label, 2: ordered[-1].label}
+
+
 def test_a_pictures_tokens_have_the_standing_of_the_element_under_them() -> None:
     sample = draw_screen(random.Random(4), "train")
     found = standings(sample.screen)
     told = {tuple(facts) for facts in sample.facts_RCF.reshape(-1, sample.facts_RCF.shape[-1]).tolist()}
-    assert told <= {standing.facts() for standing in found} | {(0,) * 6}
+    assert told <= {standing.facts() for standing in found} | {(0,) * len(FACT_CLASSES)}
     assert len(told) > 2

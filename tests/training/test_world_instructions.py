@@ -149,6 +149,17 @@ def test_a_switch_already_on_ends_the_task():
     assert found
 
 
+def test_practice_holds_more_of_what_must_be_counted_or_compared():
+    rng = random.Random(14)
+    compared = {False: 0, True: 0}
+    for _ in range(60):
+        screen = make_screen(rng, "train")
+        for practice in compared:
+            tasks = screen_tasks(rng, screen, "train", 6, practice=practice)
+            compared[practice] += sum(task.family in ("tap_position", "tap_relation", "chart") for task in tasks)
+    assert compared[True] > 1.3 * compared[False]
+
+
 def test_asking_for_more_tasks_than_a_screen_has_still_fills_the_list():
     rng = random.Random(13)
     screen = make_screen(rng, "train", template="dialog")

@@ -61,14 +61,14 @@ def test_the_vocabularies_hold_every_label_and_its_characters_once():
     assert all(len(label) <= 8 for label in labels if any(ord(c) > 0x2E7F for c in label))
 
 
-def test_about_a_third_of_the_drawn_strings_are_no_labels():
+def test_about_half_of_the_drawn_strings_are_no_labels():
     rng = random.Random(2)
     samples = [reading_crop(rng, 168, 56) for _ in range(300)]
     lettered = sum(
         int((np.kron(s.word_token_ids, np.ones((2, 2), int)) == 0)[s.char_patch_ids > 0].sum()) for s in samples
     )
     total = sum(int((s.char_patch_ids > 0).sum()) for s in samples)
-    assert 0.2 < lettered / total < 0.6
+    assert 0.4 < lettered / total < 0.75
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,17 +28,27 @@ from autoglm_training.screen_rows import (
     later_step_row,
     screen_row,
 )
-from autoglm_training.screen_targets import ScreenSample, draw_episode_screen, draw_screen
+from autoglm_training.screen_targets import (
+    COMPARED_TEMPLATES,
+    ScreenSample,
+    SpokenTask,
+    draw_episode_screen,
+    draw_screen,
+)
 from autoglm_training.seeing import CentreMaps, StandingMaps, seen_centres, seen_standings, seen_words
+from autoglm_training.speech.ears import Ears
 from autoglm_training.speech_rows import SpeechRows
 from autoglm_training.teacher import Teacher
 from autoglm_training.tokenizer import load_tokenizer, number_token_ids
 from autoglm_training.vision_stage import load_encoder, still_patches
 from autoglm_training.world.elements import Screen
 from autoglm_training.world.episodes import Episode
+from autoglm_training.world.instructions import screen_tasks
 
-EPISODE_SHARE = 0.4
+EPISODE_SHARE = 0.35
 """Fresh screens that belong to an episode of several steps."""
+COMPARED_SHARE = 0.2
+"""Fresh screens that hold prices or bars for certain."""
 SCREENS_SEED = 300
 
 
@@ -51,6 +61,7 @@ class SeenScreen:
     facts_RCF: np.ndarray
     near_RC2: np.ndarray
     turn: tuple[Episode, int] | None = None
+    spoken: tuple[SpokenTask, ...] = ()
     teacher_MD: Tensor | None = None
     """The picture as the teacher's own encoder sees it."""
 
@@ -100,15 +111,28 @@ class ScreenPool:
             facts_RCF=sample.facts_RCF,
             near_RC2=sample.near_RC2,
             turn=sample.turn,
+            spoken=sample.spoken,
             teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
         )
 
 
-def draw_fresh(count: int, rng: random.Random) -> list[ScreenSample]:
-    return [
-        draw_episode_screen(rng, "train") if rng.random() < EPISODE_SHARE else draw_screen(rng, "train")
-        for _ in range(count)
-    ]
+def draw_fresh(count: int, ears: Ears | None, rng: random.Random) -> list[ScreenSample]:
+    """Screens of their own and of episodes; with `ears`, each with a task that is said aloud."""
+    drawn = [_draw_one(rng) for _ in range(count)]
+    return drawn if ears is None else [replace(sample, spoken=_said(sample.screen, ears, rng)) for sample in drawn]
+
+
+def _draw_one(rng: random.Random) -> ScreenSample:
+    kind = rng.random()
+    if kind < EPISODE_SHARE:
+        return draw_episode_screen(rng, "train")
+    compared = kind < EPISODE_SHARE + COMPARED_SHARE
+    return draw_screen(rng, "train", template=rng.choice(COMPARED_TEMPLATES) if compared else None)
+
+
+def _said(screen: Screen, ears: Ears, rng: random.Random) -> tuple[SpokenTask, ...]:
+    tasks = [task for task in screen_tasks(rng, screen, "train", 4) if task.speakable][:1]
+    return tuple((task, ears.hear(task.instruction, rng)) for task in tasks)
 
 
 def heard_file(speech_dir: Path) -> Path:
@@ -138,7 +162,9 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path | None, teach
     # Restores torch's random state: whatever draws from it at random must have been built before.
     if not trainer.restore():
         load_modules(session.run_dir / "decoder_text.pt", {"model": model}, session.device)
-    draw_texts, draw_screens = partial(text_batches, builder, config, speech), partial(draw_fresh, config.fresh_screens)
+    ears = None if speech_dir is None else Ears.open(speech_dir, tokenizer)
+    draw_texts = partial(text_batches, builder, config, speech)
+    draw_screens = partial(draw_fresh, config.fresh_screens, ears)
     texts = PooledDraws(draw_texts, recipe.seed + 200, trainer.taken("texts", (0, 0)))
     screens = Draws(draw_screens, recipe.seed + SCREENS_SEED, trainer.taken("screens", 0), session.workers)
     trainer.watch(texts=texts, screens=screens)
@@ -186,7 +212,7 @@ def screen_batch(builder: RowBuilder, rng: random.Random, taken: Sequence[SeenSc
     """First questions about screens, or now and then one later step of each."""
     if rng.random() < HISTORY_SHARE:
         return collate([_later_row(builder, rng, seen) for seen in taken])
-    return collate_branches([screen_row(builder, rng, seen.screen, "train", branches) for seen in taken])
+    return collate_branches([screen_row(builder, rng, seen.screen, "train", branches, seen.spoken) for seen in taken])
 
 
 def _later_row(builder: RowBuilder, rng: random.Random, seen: SeenScreen) -> Row:

@@ -29,7 +29,7 @@ SCREEN_INFO_HEAD = "** Screen Info **\n\n"
 DECIDING = frozenset({
     "up", "down", "left", "right", "back", "home", "top", "bottom", "on", "off", "more", "below", "above", "under",
     "over", "previous", "next", "last", "first", "not", "cheapest", "expensive", "long", "double", "twice", "highest",
-    "lowest", "who", "what", "app", "open", "tap",
+    "lowest", "who", "what", "app", "open", "tap", "no", "without",
 }) | frozenset("上下左右前后返回退桌面主屏开关不第一二三四五六七八九长双两最高低贵便宜谁什么")  # fmt: skip
 FILLERS = {
     "en": ("once", "a", "bit", "the", "please", "now", "again", "page", "screen", "just", "here", "this", "quickly"),
@@ -128,12 +128,12 @@ class RowBuilder:
         add_tokens(row, [self.audio] * num_tokens, segment)
         self.add_text(row, last, segment)
 
-    def add_heard(self, row: Row, ids: list[int]) -> None:
+    def add_heard(self, row: Row, ids: Sequence[int], segment: int = 0) -> None:
         """A clip as the ids that the speech encoder heard, between the audio's marks."""
         first, last = self._media["audio"]
-        self.add_text(row, first)
-        add_tokens(row, ids)
-        self.add_text(row, last)
+        self.add_text(row, first, segment)
+        add_tokens(row, ids, segment)
+        self.add_text(row, last, segment)
 
     def add_reply(
         self, row: Row, reply: str, segment: int = 0, box: Box | None = None, named: Sequence[tuple[str, Box]] = ()
@@ -156,9 +156,12 @@ class RowBuilder:
             _add(row, token, segment, (row.next_position,) * 3, token, point, hit if point else (about or [None])[-1])
             row.next_position += 1
 
-    def add_branch(self, row: Row, segment: int, question: str, task: Task) -> None:
-        """One question and the task's reply after the prefix; the prefix's end is where every branch starts."""
+    def add_branch(self, row: Row, segment: int, question: str, task: Task, heard: Sequence[int] | None = None) -> None:
+        """One question, spoken where it was `heard` before the rest of it, and the task's reply after the prefix; the
+        prefix's end is where every branch starts."""
         start = row.next_position
+        if heard is not None:
+            self.add_heard(row, heard, segment)
         self.add_text(row, question, segment)
         self.add_reply(row, task.reply, segment, task.target_box, task.named)
         row.next_position = start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,24 +19,38 @@ from autoglm_training.samples import (
     random_app,
     screen_info,
 )
+from autoglm_training.screen_targets import SpokenTask
 from autoglm_training.world.elements import Screen, Split
 from autoglm_training.world.episodes import Episode
 from autoglm_training.world.instructions import screen_tasks, text_task
 from autoglm_training.world.labels import label_vocabulary
 
 HISTORY_SHARE = 0.2
+SPOKEN_APP_SHARE = 0.3
+"""Spoken instructions after which the agent's `current_app` follows."""
 _DIRECT = ("launch", "back", "home", "swipe_up", "swipe_down", "wait")
 _THEN = {"en": "{a}, then {b}", "zh": "{a}，然后{b}"}
 
 
-def screen_row(builder: RowBuilder, rng: random.Random, screen: Screen, split: Split, branches: int) -> Row:
-    """One screen and several first-step questions about it."""
+def screen_row(
+    builder: RowBuilder,
+    rng: random.Random,
+    screen: Screen,
+    split: Split,
+    branches: int,
+    spoken: Sequence[SpokenTask] = (),
+) -> Row:
+    """One screen and several first-step questions about it, those that were `spoken` among them."""
     grid = (screen.height_px // 28, screen.width_px // 28)
     row = Row()
     builder.add_text(row, "[gMASK]<sop><|user|>\n")
     builder.add_image(row, grid)
-    for segment, task in enumerate(screen_tasks(rng, screen, split, branches), start=1):
+    typed = screen_tasks(rng, screen, split, branches - len(spoken), practice=True)
+    for segment, task in enumerate(typed, start=1):
         builder.add_branch(row, segment, first_turn(rng, task, True), task)
+    for segment, (task, heard) in enumerate(spoken, start=1 + len(typed)):
+        after = "\n\n" + app_json(task.app) if rng.random() < SPOKEN_APP_SHARE else ""
+        builder.add_branch(row, segment, after, task, heard)
     return row
 
 
@@ -43,7 +58,7 @@ def later_step_row(builder: RowBuilder, rng: random.Random, screen: Screen, spli
     """A later step of a longer task: history without its pictures, then the newest screenshot, as agents send it."""
     grid = (screen.height_px // 28, screen.width_px // 28)
     row = Row()
-    task = screen_tasks(rng, screen, split, 1)[0]
+    task = screen_tasks(rng, screen, split, 1, practice=True)[0]
     builder.add_text(row, "[gMASK]<sop>")
     kind = rng.random()
     if kind < 0.35:

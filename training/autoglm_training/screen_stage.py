@@ -1,4 +1,5 @@
-"""Whole screens for the ViT: reading goes on, and every merged token learns which element it lies on."""
+"""Whole screens for the ViT: reading goes on, and every merged token learns which element it lies on and how that one
+stands to the others."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import VISION, CropStage, Recipe, ScreenStage
 from autoglm_training.draws import Draws
+from autoglm_training.facts import facts_loss
 from autoglm_training.loop import Session, Trainer
 from autoglm_training.progress import Meter
-from autoglm_training.screen_targets import ICONS, KINDS, ScreenSample, draw_screen
+from autoglm_training.screen_targets import COMPARED_TEMPLATES, ICONS, KINDS, ScreenSample, draw_screen
 from autoglm_training.vision_stage import (
     CENTRE_BINS,
     CENTRE_SIGMA_BINS,
@@ -32,12 +34,14 @@ from autoglm_training.vision_stage import (
 )
 from autoglm_training.world.reading import character_vocabulary
 from autoglm_training.world.screens import SIZES_PX
+from autoglm_training.world.standing import FACT_CLASSES
 
 ELEMENT_BACKGROUND_WEIGHT = 0.2
 ELEMENT_LOSS_WEIGHT = 0.3
 CENTRE_LOSS_WEIGHT = 1.0
 PLACE_LOSS_WEIGHT = 1.0
 MERGED_CHARACTER_WEIGHT = 0.5
+FACTS_LOSS_WEIGHT = 0.5
 _SIZE_WEIGHTS = (12, 2, 2, 2, 2)
 
 
@@ -50,11 +54,12 @@ class ScreenBatch:
     states_BRC: np.ndarray
     icons_BRC: np.ndarray
     centres_BRC2: np.ndarray
+    facts_BRCF: np.ndarray
 
 
 class ElementHeads(nn.Module):
-    """What a merged embedding must tell: kind, state, icon and centre of the element under it, its four patches'
-    characters, and its own place, without which nobody can tell where the element is."""
+    """What a merged embedding must tell: kind, state, icon, centre and standing of the element under it, its four
+    patches' characters, and its own place, without which nobody can tell where the element is."""
 
     def __init__(self, token_size: int, merge: int = 2) -> None:
         super().__init__()
@@ -64,6 +69,7 @@ class ElementHeads(nn.Module):
         self.centres = nn.Linear(token_size, 2 * CENTRE_BINS)
         self.places = nn.Linear(token_size, 2 * CENTRE_BINS)
         self.characters = nn.Linear(token_size, merge * merge * len(character_vocabulary()))
+        self.facts = nn.Linear(token_size, sum(FACT_CLASSES))
 
 
 def stack_screens(samples: list[ScreenSample]) -> ScreenBatch:
@@ -72,11 +78,13 @@ def stack_screens(samples: list[ScreenSample]) -> ScreenBatch:
             images_BHW3=np.stack([s.image_HW3 for s in samples]),
             chars_BRC=np.stack([s.char_patch_ids for s in samples]),
             words_BRC=np.stack([s.word_token_ids for s in samples]),
+            numbers_BRC=np.stack([s.number_token_ids for s in samples]),
         ),
         kinds_BRC=np.stack([s.kinds_RC for s in samples]),
         states_BRC=np.stack([s.states_RC for s in samples]),
         icons_BRC=np.stack([s.icons_RC for s in samples]),
         centres_BRC2=np.stack([s.centres_RC2 for s in samples]),
+        facts_BRCF=np.stack([s.facts_RCF for s in samples]),
     )
 
 
@@ -85,7 +93,12 @@ def draw_batch(config: ScreenStage, crops: CropStage, rng: random.Random) -> Scr
     if rng.random() < config.crop_share:
         return draw_crops(rng, crops)
     size = rng.choices(SIZES_PX, _SIZE_WEIGHTS)[0]
-    return stack_screens([draw_screen(rng, "train", size) for _ in range(config.batch_screens)])
+    return stack_screens([_practice_screen(rng, config, size) for _ in range(config.batch_screens)])
+
+
+def _practice_screen(rng: random.Random, config: ScreenStage, size_px: tuple[int, int]) -> ScreenSample:
+    compared = rng.random() < config.compared_share
+    return draw_screen(rng, "train", size_px, rng.choice(COMPARED_TEMPLATES) if compared else None)
 
 
 def centre_loss(logits_M2B: Tensor, centres_M2: Tensor) -> Tensor:
@@ -135,6 +148,15 @@ def element_loss(heads: ElementHeads, merged_MD: Tensor, batch: ScreenBatch, met
     char_logits = heads.characters(merged_MD).view(len(characters), -1)
     total = total + MERGED_CHARACTER_WEIGHT * weighted_cross_entropy(char_logits, characters, 0.1)
     meter.add("merged_char_acc", *foreground_accuracy(char_logits, characters))
+    facts_MF = torch.from_numpy(batch.facts_BRCF).flatten(0, 2).to(merged_MD.device) - 1
+    fact_logits = heads.facts(merged_MD)
+    told, right = facts_loss(fact_logits, facts_MF)
+    total = total + FACTS_LOSS_WEIGHT * told
+    meter.add("facts_right", float(right))
+    extremes = facts_MF[:, -1]
+    if bool((extremes >= 0).any()):
+        found = fact_logits[:, -FACT_CLASSES[-1] :].argmax(-1) == extremes
+        meter.add("extreme_found", float(found[(extremes == 0) | (extremes == 1)].float().mean()))
     return total
 
 

@@ -14,13 +14,20 @@ from autoglm_training.world.grids import TOKEN_PX
 from autoglm_training.world.phrases_en import ICON_NAMES
 from autoglm_training.world.screens import build_screen, make_scene, render
 from autoglm_training.world.standing import standings
+from autoglm_training.world.tasks import Task
 
 KINDS = ("icon", "button", "switch", "tab", "field", "row", "key", "card", "bar", "text", "slider")
 ICONS = tuple(ICON_NAMES)
+COMPARED_TEMPLATES = ("shop", "shop", "results", "chart")
+"""Those whose screens hold prices or bars, to practise what only these can teach."""
 MIN_OVERLAP_PX2 = 0.2 * TOKEN_PX * TOKEN_PX
 # Screenshots come at phone resolution and are scaled down; screens drawn at size 1 look crisper than those.
 PHONE_SCALE_SHARE = 0.6
 PHONE_SCALES = (1.5, 2.0, 2.57, 27 / 7)
+
+
+SpokenTask = tuple[Task, tuple[int, ...]]
+"""A task, and the token ids that the speech encoder heard of its instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +37,14 @@ class ScreenSample:
     centres_RC2: centre of the tap box of the element under the token, in 0..1 of the screen; NaN where there is none.
     facts_RCF, near_RC2: the element's `Standing`: its facts, and the labels above and left of it.
     turn: the episode that the screen is part of, and which of its steps it waits for; None for a screen of its own.
+    spoken: tasks about it that were said aloud.
     """
 
     screen: Screen
     image_HW3: np.ndarray
     char_patch_ids: np.ndarray
     word_token_ids: np.ndarray
+    number_token_ids: np.ndarray
     kinds_RC: np.ndarray
     states_RC: np.ndarray
     icons_RC: np.ndarray
@@ -43,11 +52,14 @@ class ScreenSample:
     facts_RCF: np.ndarray
     near_RC2: np.ndarray
     turn: tuple[Episode, int] | None = None
+    spoken: tuple[SpokenTask, ...] = ()
 
 
-def draw_screen(rng: random.Random, split: Split, size_px: tuple[int, int] | None = None) -> ScreenSample:
+def draw_screen(
+    rng: random.Random, split: Split, size_px: tuple[int, int] | None = None, template: str | None = None
+) -> ScreenSample:
     """A fresh screen, sometimes drawn at phone resolution and scaled down as the server does it."""
-    scene = make_scene(rng, split)
+    scene = make_scene(rng, split, template=template)
     if size_px is not None:
         scene = replace(scene, width_px=size_px[0], height_px=size_px[1])
     return screen_sample(rng, build_screen(scene))
@@ -75,6 +87,7 @@ def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:
         image_HW3=np.ascontiguousarray(np.asarray(image.convert("RGB"))),
         char_patch_ids=drawn.char_patch_ids,
         word_token_ids=drawn.word_token_ids,
+        number_token_ids=drawn.number_token_ids,
         kinds_RC=kinds,
         states_RC=states,
         icons_RC=icons,

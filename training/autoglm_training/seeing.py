@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoglm_training.config.recipes import TEXT
+from autoglm_training.facts import facts_loss
 from autoglm_training.loss import POINT_SIGMA, point_targets
 from autoglm_training.world.standing import FACT_CLASSES
 
@@ -88,19 +89,13 @@ class StandingMaps(nn.Module):
         device = hidden_BTD.device
         stream = F.rms_norm(hidden_BTD[seen.where_BT.to(device)].float(), (TEXT.hidden_size,))
         facts_NF = seen.facts_NF.to(device)
-        total, right = stream.new_zeros(()), stream.new_zeros(())
-        for logits_NC, told_N in zip(self.facts(stream).float().split(FACT_CLASSES, -1), facts_NF.T, strict=True):
-            known = told_N >= 0
-            if bool(known.any()):
-                total = total + F.cross_entropy(logits_NC[known], told_N[known], reduction="sum")
-                right = right + (logits_NC[known].argmax(-1) == told_N[known]).sum()
-        known = (facts_NF >= 0).sum().clamp(min=1)
+        told, right = facts_loss(self.facts(stream), facts_NF)
         near_N2V = seen.near_N2V.to(device)
         named = near_N2V.sum(-1) > 0
         names = self.names(stream).unflatten(-1, (2, TEXT.hidden_size))[named]
         log_probs = F.log_softmax(head(names).float(), dim=-1)
         spelled = -(near_N2V[named] * log_probs).sum() / named.sum().clamp(min=1)
-        return total / known + spelled, right.detach() / known
+        return told + spelled, right
 
 
 def seen_words(ids_BT: np.ndarray, image_token: int, words: Sequence[np.ndarray], table: Tensor) -> SeenWords | None:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm_training.samples import Row, RowBuilder, app_json
+from autoglm_training.screen_rows import SPOKEN_APP_SHARE
 from autoglm_training.speech.heard import HeardClips
-
-APP_SHARE = 0.3
-"""Rows in which the agent's `current_app` follows the clip."""
 
 
 @dataclass(slots=True)
@@ -35,7 +33,7 @@ class SpeechRows:
         row = Row()
         self.builder.add_text(row, "[gMASK]<sop><|user|>\n")
         self.builder.add_heard(row, heard)
-        if rng.random() < APP_SHARE:
+        if rng.random() < SPOKEN_APP_SHARE:
             self.builder.add_text(row, "\n\n" + app_json(task.app))
         self.builder.add_reply(row, task.reply)
         return row

@@ -13,7 +13,7 @@ import torch
 
 from autoglm_backend.models.config import CheckpointError
 from autoglm_training import history
-from autoglm_training.config.recipes import RECIPES, TEXT, DecoderStage, Objective, Recipe
+from autoglm_training.config.recipes import EXIT_DEPTHS, RECIPES, TEXT, DecoderStage, Objective, Recipe
 from autoglm_training.decoder_stage import train_text
 from autoglm_training.exits.options import seed, whole
 from autoglm_training.joint_stage import heard_file, train_joint
@@ -49,6 +49,7 @@ FILES = {
     "joint": "decoder.pt",
 }
 SPEECH_STAGES = frozenset(STAGES["speech"])
+SCHEDULE = ("steps", "peak_lr", "depth_weights")
 OBJECTIVE = ("alpha", "beta", "gamma", "temperature", "layer_dropout", "rounds_weights")
 
 
@@ -60,25 +61,21 @@ def make_tokenizer(recipe: Recipe, path: Path) -> None:
 
 
 def changed(
-    recipe: Recipe,
-    stages: Sequence[str],
-    steps: int | None,
-    objective: Mapping[str, object],
-    peak_lr: float | None = None,
+    recipe: Recipe, stages: Sequence[str], schedule: Mapping[str, object], objective: Mapping[str, object]
 ) -> Recipe:
-    """The recipe with other steps and peak for `stages`, another objective for decoder stages. Raises ValueError."""
-    if objective and not any(isinstance(getattr(recipe, name), DecoderStage) for name in stages):
-        options = ", ".join("--" + name.replace("_", "-") for name in objective)
-        raise ValueError(f"{options}: only the stages text and joint have an objective, not {', '.join(stages)}")
+    """The recipe with another `schedule` (steps, peak_lr, depth_weights) for `stages`, another objective for decoder
+    stages. Raises ValueError."""
+    decoders = [name for name in stages if isinstance(getattr(recipe, name), DecoderStage)]
+    named = [*objective, *(name for name in ("depth_weights",) if name in schedule)]
+    if named and not decoders:
+        options = ", ".join("--" + name.replace("_", "-") for name in named)
+        raise ValueError(f"{options}: only for the stages text and joint, not {', '.join(stages)}")
     for name in stages:
         stage = getattr(recipe, name)
-        if steps is not None:
-            stage = replace(stage, steps=steps)
-        if peak_lr is not None:
-            stage = replace(stage, peak_lr=peak_lr)
-        if isinstance(stage, DecoderStage):
+        if name in decoders:
             stage = replace(stage, objective=replace(stage.objective, **objective))  # type: ignore[arg-type]
-        recipe = replace(recipe, **{name: stage})
+        fitting = {key: value for key, value in schedule.items() if name in decoders or key != "depth_weights"}
+        recipe = replace(recipe, **{name: replace(stage, **fitting)})
     return recipe
 
 
@@ -153,6 +150,17 @@ def above_zero(text: str) -> float:
     return value
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """One weight for each exit and for full depth, for an option. Raises argparse.ArgumentTypeError."""
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    if len(weights) != len(EXIT_DEPTHS) + 1 or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be {len(EXIT_DEPTHS) + 1} numbers from 0 on, not all 0")
+    return weights
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="autoglm train", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny-cpu")
@@ -167,6 +175,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=whole, default=1, help="processes that draw training data")
     parser.add_argument("--steps", type=whole, help="steps of the stage, instead of the recipe's")
     parser.add_argument("--peak-lr", type=above_zero, help="highest learning rate, instead of the recipe's")
+    parser.add_argument(
+        "--depth-weights",
+        type=shares,
+        metavar="W6,W12,W18,W24",
+        help="how often a step of text or joint ends at each exit",
+    )
     parser.add_argument("--seed", type=seed, help="instead of the recipe's")
     parser.add_argument("--device", help="instead of the recipe's")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), help="instead of the recipe's")
@@ -188,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.without_speech and SPEECH_STAGES.issuperset(stages):
             raise ValueError(f"--without-speech leaves nothing of --stage {args.stage}")
         given = {name: getattr(args, name) for name in OBJECTIVE if getattr(args, name) is not None}
-        recipe = changed(recipe, stages, args.steps, given, args.peak_lr)
+        schedule = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
+        recipe = changed(recipe, stages, schedule, given)
         recipe = recipe if args.seed is None else replace(recipe, seed=args.seed)
         session = Session(
             run_dir=args.run_dir or Path("runs") / recipe.name,

@@ -21,9 +21,11 @@ from autoglm_backend.models.vision import VisionEncoder
 from autoglm_training.checkpoint import load_modules
 from autoglm_training.config.recipes import VISION, CropStage, Recipe
 from autoglm_training.draws import Draws
+from autoglm_training.facts import worth_loss
 from autoglm_training.loop import Session, Trainer
 from autoglm_training.progress import Meter
 from autoglm_training.smooth_codes import smooth_codes
+from autoglm_training.world.numbers import NUMBER_CLASSES
 from autoglm_training.world.reading import character_vocabulary, label_vocabulary, reading_crop
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -31,6 +33,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CHAR_BACKGROUND_WEIGHT = 0.1
 WORD_BACKGROUND_WEIGHT = 0.15
 WORD_LOSS_WEIGHT = 0.5
+NUMBER_LOSS_WEIGHT = 1.0
 CENTRE_BINS = 64
 MEDIA_SCALE = 0.1
 POSITION_STD = 0.12
@@ -42,12 +45,13 @@ CENTRE_SIGMA_BINS = 1.0
 class ReadingBatch:
     """Pictures of one size with their dense targets.
 
-    images_BHW3 uint8; chars_BRC per patch; words_BRC per merged token (0 none in both).
+    images_BHW3 uint8; chars_BRC per patch; words_BRC and numbers_BRC per merged token (0 none in all).
     """
 
     images_BHW3: np.ndarray
     chars_BRC: np.ndarray
     words_BRC: np.ndarray
+    numbers_BRC: np.ndarray
 
 
 class ReadingHeads(nn.Module):
@@ -55,6 +59,7 @@ class ReadingHeads(nn.Module):
         super().__init__()
         self.characters = nn.Linear(patch_size, len(character_vocabulary()))
         self.words = nn.Linear(token_size, len(label_vocabulary()) + 1)
+        self.numbers = nn.Linear(token_size, NUMBER_CLASSES)
 
 
 def still_patches(images_BHW3: np.ndarray) -> Tensor:
@@ -97,13 +102,14 @@ def draw_crops(rng: random.Random, config: CropStage) -> ReadingBatch:
         images_BHW3=np.stack([s.image_HW3 for s in samples]),
         chars_BRC=np.stack([s.char_patch_ids for s in samples]),
         words_BRC=np.stack([s.word_token_ids for s in samples]),
+        numbers_BRC=np.stack([s.number_token_ids for s in samples]),
     )
 
 
 def reading_loss(
     encoder: VisionEncoder, heads: ReadingHeads, batch: ReadingBatch, meter: Meter
 ) -> tuple[Tensor, Tensor]:
-    """Character + word loss, and the merged embeddings [B * M, D] for further heads."""
+    """Character, word and number loss, and the merged embeddings [B * M, D] for further heads."""
     count, height, width, _ = batch.images_BHW3.shape
     device = heads.characters.weight.device
     patches = still_patches(batch.images_BHW3).to(device)
@@ -121,7 +127,14 @@ def reading_loss(
     meter.add("word_loss", float(word_loss.detach()))
     meter.add("char_acc", *foreground_accuracy(char_logits, char_targets))
     meter.add("word_acc", *foreground_accuracy(word_logits, word_targets))
-    return char_loss + WORD_LOSS_WEIGHT * word_loss, merged_MD
+    loss = char_loss + WORD_LOSS_WEIGHT * word_loss
+    numbers = torch.from_numpy(batch.numbers_BRC.astype(np.int64)).view(-1).to(device)
+    written = numbers > 0
+    if bool(written.any()):
+        number_losses, near = worth_loss(heads.numbers(merged_MD[written]), numbers[written] - 1)
+        loss = loss + NUMBER_LOSS_WEIGHT * number_losses.mean()
+        meter.add("number_near", float(near.float().mean()), float(written.sum()))
+    return loss, merged_MD
 
 
 def train_crops(recipe: Recipe, session: Session) -> None:

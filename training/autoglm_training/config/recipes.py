@@ -118,7 +118,9 @@ class ScreenStage(StageConfig):
     """Whole screens with crops mixed in, so that reading is not forgotten."""
 
     batch_screens: int = 8
-    crop_share: float = 0.2
+    crop_share: float = 0.4
+    compared_share: float = 0.5
+    """Screens drawn from the templates that hold prices or bars, beside those of the natural mix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,12 +81,13 @@ class Rendering:
 
     image: RGB, the logical size times the scale
     char_patch_ids: int16 [height/14, width/14] of the logical screen, class in `character_vocabulary()`
-    word_token_ids: int16 [height/28, width/28] of the logical screen, label index + 1
+    word_token_ids, number_token_ids: int16 [height/28, width/28] of the logical screen, label index + 1, number class
     """
 
     image: Image.Image
     char_patch_ids: np.ndarray
     word_token_ids: np.ndarray
+    number_token_ids: np.ndarray
 
 
 @lru_cache(maxsize=16384)
@@ -174,7 +175,12 @@ def paint(ops: Sequence[Op], width_px: int, height_px: int, background: Colour, 
             if radius_px:
                 _rounded_mask(mask, radius_px)
             image.paste(shade, (x0, y0), mask)
-    return Rendering(image=image, char_patch_ids=grids.char_patch_ids(), word_token_ids=grids.word_token_ids())
+    return Rendering(
+        image=image,
+        char_patch_ids=grids.char_patch_ids(),
+        word_token_ids=grids.word_token_ids(),
+        number_token_ids=grids.number_token_ids(),
+    )
 
 
 def _rounded_mask(mask: Image.Image, radius_px: int) -> None:

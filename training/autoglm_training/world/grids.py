@@ -1,4 +1,4 @@
-"""Which character a ViT patch shows and which label a merged token shows, from boxes in pixels."""
+"""Which character a ViT patch shows, and which label or number a merged token, from boxes in pixels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ImageFont
 
 from autoglm_training.world.labels import character_ids, label_ids
+from autoglm_training.world.numbers import number_class, written_number
 
 PATCH_PX = 14
 TOKEN_PX = 28
@@ -31,7 +32,7 @@ def character_boxes(text: str, x: float, y: float, font: ImageFont.FreeTypeFont)
 
 
 class GridPainter:
-    """Collects text drawn on one picture into `char_patch_ids` and `word_token_ids`.
+    """Collects text drawn on one picture into `char_patch_ids`, `word_token_ids` and `number_token_ids`.
 
     Later text wins only where it covers more of a cell than what is there.
     """
@@ -41,6 +42,7 @@ class GridPainter:
         self._word_rows, self._word_columns = height_px // TOKEN_PX, width_px // TOKEN_PX
         self._chars: dict[tuple[int, int], tuple[float, int]] = {}
         self._words: dict[tuple[int, int], tuple[float, int]] = {}
+        self._numbers: dict[tuple[int, int], tuple[float, int]] = {}
         self._character_ids = character_ids()
         self._label_ids = label_ids()
 
@@ -52,9 +54,12 @@ class GridPainter:
             self._cover(self._chars, box, PATCH_PX, self._char_rows, self._char_columns, ids.get(character, 0))
             left, top, right, bottom = min(left, box[0]), box[1], box[2], box[3]
         label = self._label_ids.get(text)
+        line_box = (left, top, right, bottom)
         if label is not None:
-            word_box = (left, top, right, bottom)
-            self._cover(self._words, word_box, TOKEN_PX, self._word_rows, self._word_columns, label + 1)
+            self._cover(self._words, line_box, TOKEN_PX, self._word_rows, self._word_columns, label + 1)
+        number = written_number(text)
+        if number is not None:
+            self._cover(self._numbers, line_box, TOKEN_PX, self._word_rows, self._word_columns, number_class(number))
 
     def char_patch_ids(self) -> np.ndarray:
         """int16 [height/14, width/14]: class in `character_vocabulary()`, 0 for background."""
@@ -63,6 +68,10 @@ class GridPainter:
     def word_token_ids(self) -> np.ndarray:
         """int16 [height/28, width/28]: label index + 1, 0 for none."""
         return self._grid(self._words, self._word_rows, self._word_columns, MIN_TOKEN_AREA)
+
+    def number_token_ids(self) -> np.ndarray:
+        """int16 [height/28, width/28]: class of the number written there (`numbers.number_class`), 0 for none."""
+        return self._grid(self._numbers, self._word_rows, self._word_columns, MIN_TOKEN_AREA)
 
     @staticmethod
     def _cover(

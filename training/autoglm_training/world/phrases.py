@@ -8,7 +8,16 @@ import zlib
 from collections.abc import Iterable
 from functools import cache
 
-from autoglm_training.world import phrases_en, phrases_more_en, phrases_more_zh, phrases_zh
+from autoglm_training.world import (
+    phrases_daily_en,
+    phrases_daily_zh,
+    phrases_en,
+    phrases_more_en,
+    phrases_more_zh,
+    phrases_screen_en,
+    phrases_screen_zh,
+    phrases_zh,
+)
 from autoglm_training.world.elements import Split
 from autoglm_training.world.language import Language
 from autoglm_training.world.phrases_combined import MORE_FRAMES, combined
@@ -20,6 +29,11 @@ COMBINED_SHARE = 0.4
 _MARKS = str.maketrans("", "", "~.!?,。！？， ")
 _CORES = {"en": phrases_en.CORES, "zh": phrases_zh.CORES}
 _MORE = {"en": phrases_more_en.MORE_CORES, "zh": phrases_more_zh.MORE_CORES}
+# Only training says these; `_MORE` also lends some to validation.
+_DAILY = {
+    "en": phrases_daily_en.DAILY_CORES | phrases_screen_en.SCREEN_CORES,
+    "zh": phrases_daily_zh.DAILY_CORES | phrases_screen_zh.SCREEN_CORES,
+}
 _FRAMES = {"en": phrases_en.FRAMES, "zh": phrases_zh.FRAMES}
 ICON_NAMES = {"en": phrases_en.ICON_NAMES, "zh": phrases_zh.ICON_NAMES}
 ORDINALS = {"en": phrases_en.ORDINALS, "zh": phrases_zh.ORDINALS}
@@ -59,7 +73,7 @@ def _by_hash(cores: Iterable[str]) -> list[str]:
 
 @cache
 def _written(family: str, language: Language) -> tuple[str, ...]:
-    cores = _CORES[language][family] + _MORE[language].get(family, ())
+    cores = _CORES[language][family] + _MORE[language].get(family, ()) + _DAILY[language].get(family, ())
     return tuple(core for core in dict.fromkeys(cores) if _bare(core) not in _held_bare(language, "train"))
 
 

@@ -22,7 +22,9 @@ from autoglm_training.world.language import is_chinese
 
 __all__ = ["ReadingSample", "character_vocabulary", "label_vocabulary", "reading_crop"]
 
-RANDOM_STRING_SHARE = 1 / 3
+RANDOM_STRING_SHARE = 0.25
+PRICE_SHARE = 0.3
+"""Numbers are learnt far slower than labels: two digits share a patch, and every one of them counts."""
 _NOISE_BANK_PX = 512
 # Drawing scales and how often each is taken; 27/7 is a 1080 px phone shown at 280 px.
 _SCALES = (1.0, 2.0, 27 / 7)
@@ -37,11 +39,13 @@ class ReadingSample:
     image_HW3: uint8 [height, width, 3]
     char_patch_ids: int16 [height/14, width/14], class in `character_vocabulary()`, 0 = background
     word_token_ids: int16 [height/28, width/28], index in `label_vocabulary()` + 1, 0 = none
+    number_token_ids: int16 [height/28, width/28], `number_class`, 0 = none
     """
 
     image_HW3: np.ndarray
     char_patch_ids: np.ndarray
     word_token_ids: np.ndarray
+    number_token_ids: np.ndarray
 
 
 def reading_crop(rng: random.Random, width_px: int, height_px: int) -> ReadingSample:
@@ -71,6 +75,7 @@ def reading_crop(rng: random.Random, width_px: int, height_px: int) -> ReadingSa
         image_HW3=np.ascontiguousarray(pixels),
         char_patch_ids=sheet.grids.char_patch_ids(),
         word_token_ids=sheet.grids.word_token_ids(),
+        number_token_ids=sheet.grids.number_token_ids(),
     )
 
 
@@ -96,7 +101,7 @@ class _Sheet:
         rng = self._rng
         x = rng.uniform(0, 24)
         while x < self._width_px - size_px:
-            text = _random_string(rng) if rng.random() < RANDOM_STRING_SHARE else rng.choice(label_vocabulary())
+            text = _string(rng)
             face = CHINESE_FACE if is_chinese(text) or rng.random() < 0.12 else rng.choice(latin_faces())
             letters = font(face, size_px)
             # Cut words would carry a class the pixels do not show in full, so only what fits is drawn.
@@ -127,21 +132,33 @@ class _Sheet:
             self._draw.line((0, y0, self._image.width, y0), fill=colour, width=max(1, round(self._scale)))
 
 
+def _string(rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < PRICE_SHARE:
+        return _price(rng)
+    return _random_string(rng) if kind < PRICE_SHARE + RANDOM_STRING_SHARE else rng.choice(label_vocabulary())
+
+
 def _random_string(rng: random.Random) -> str:
     length = rng.randint(1, 9)
     kind = rng.random()
-    if kind < 0.3:
+    if kind < 0.4:
         return "".join(rng.choices(chinese_characters(), k=min(length, 6)))
-    if kind < 0.5:
+    if kind < 0.55:
         return "".join(rng.choices("0123456789", k=length))
-    if kind < 0.6:
-        return "".join(rng.choices(ASCII_CHARACTERS + OTHER_PUNCTUATION, k=length))
     if kind < 0.7:
-        return f"{rng.choice('$¥€')}{rng.randint(1, 999)}.{rng.randint(0, 99):02d}"
+        return "".join(rng.choices(ASCII_CHARACTERS + OTHER_PUNCTUATION, k=length))
     letters = rng.choices("abcdefghijklmnopqrstuvwxyz", k=length)
     if kind < 0.8:
         return "".join(letters).upper()
     return "".join(letters).capitalize() if kind < 0.9 else "".join(letters)
+
+
+def _price(rng: random.Random) -> str:
+    """Prices of every size alike: drawn evenly, most would have three digits."""
+    whole = rng.randint(1, rng.choice((9, 20, 60, 200, 999)))
+    cents = rng.choice(("", "", ".50", ".90", ".99", f".{rng.randint(0, 99):02d}"))
+    return f"{rng.choice(('$', '¥', '$', '¥', '€', ''))}{whole}{cents}"
 
 
 def _background(rng: random.Random) -> Colour:

@@ -38,11 +38,14 @@ _TWO_ARTICLES = re.compile(r"\b(the) the\b", re.IGNORECASE)
 _CLICKABLE = ("icon", "button", "switch", "tab", "field", "row", "key", "card", "bar")
 
 
-def screen_tasks(rng: random.Random, screen: Screen, split: Split, count: int) -> list[Task]:
-    """`count` tasks about the screen, different where it offers enough; some are direct commands."""
+def screen_tasks(rng: random.Random, screen: Screen, split: Split, count: int, *, practice: bool = False) -> list[Task]:
+    """`count` tasks about the screen, different where it offers enough; some are direct commands.
+
+    practice: more of what has to be counted, compared or looked up, as training wants it; else the natural mix.
+    """
     found: list[Task] = []
     seen: set[tuple[str, str]] = set()
-    makers, weights = _makers_for(screen)
+    makers, weights = _makers_for(screen, practice)
     for _ in range(count * 12):
         if len(found) == count:
             return found
@@ -56,27 +59,29 @@ def screen_tasks(rng: random.Random, screen: Screen, split: Split, count: int) -
     return found
 
 
-def _makers_for(screen: Screen) -> tuple[list[Maker], list[float]]:
+def _makers_for(screen: Screen, practice: bool) -> tuple[list[Maker], list[float]]:
     kinds = Counter(element.kind for element in screen.elements)
     priced = sum(element.price is not None for element in screen.elements)
-    table: list[tuple[Maker, float]] = [
-        (tap_label, 3.0),
-        (tap_icon, 1.6 if any(element.icon for element in screen.elements) else 0.0),
-        (tap_position, 1.6),
-        (tap_neighbour, 0.9),
-        (switch, 3.0 if kinds["switch"] else 0.0),
-        (state_question, 1.6 if kinds["switch"] else 0.0),
-        (compare_prices, 2.6 if priced > 1 else 0.0),
-        (value_question, 1.4 if screen.template in ("shop", "results") else 0.0),
-        (chart, 4.0 if kinds["bar"] else 0.0),
-        (gesture, 0.9),
-        (field, 0.9 if kinds["field"] else 0.0),
-        (search, 1.0 if kinds["field"] and screen.template in ("shop", "results", "keyboard", "map") else 0.0),
-        (scroll_find, 1.0 if screen.template in _SCROLLS else 0.0),
-        (app_question, 0.2),
-        (direct, 1.4),
+    field_shown = kinds["field"] > 0
+    # (maker, whether the screen offers it, weight in the natural mix and in practice)
+    table: list[tuple[Maker, bool, float, float]] = [
+        (tap_label, True, 3.0, 2.0),
+        (tap_icon, any(element.icon for element in screen.elements), 1.6, 1.0),
+        (tap_position, True, 1.6, 4.0),
+        (tap_neighbour, True, 0.9, 3.0),
+        (switch, kinds["switch"] > 0, 3.0, 5.0),
+        (state_question, kinds["switch"] > 0, 1.6, 2.0),
+        (compare_prices, priced > 1, 2.6, 6.0),
+        (value_question, screen.template in ("shop", "results"), 1.4, 1.0),
+        (chart, kinds["bar"] > 0, 4.0, 6.0),
+        (gesture, True, 0.9, 0.9),
+        (field, field_shown, 0.9, 0.9),
+        (search, field_shown and screen.template in ("shop", "results", "keyboard", "map"), 1.0, 0.7),
+        (scroll_find, screen.template in _SCROLLS, 1.0, 1.0),
+        (app_question, True, 0.2, 0.2),
+        (direct, True, 1.4, 0.7),
     ]
-    usable = [(maker, weight) for maker, weight in table if weight]
+    usable = [(maker, practised if practice else natural) for maker, offered, natural, practised in table if offered]
     return [maker for maker, _ in usable], [weight for _, weight in usable]
 
 

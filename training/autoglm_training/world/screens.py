@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -12,6 +13,7 @@ from autoglm_training.world.draw import Rendering, paint
 from autoglm_training.world.elements import SPLITS, Element, Scene, Screen, Split
 from autoglm_training.world.labels import APPS
 from autoglm_training.world.language import LANGUAGES, Language
+from autoglm_training.world.noise import disturbed
 from autoglm_training.world.templates import (
     alarms,
     chart,
@@ -129,12 +131,14 @@ def make_screen(
 
 
 def render(screen: Screen, scale: float = 1.0) -> Rendering:
-    """Draws a screen at `scale` (27/7 gives 1080 x 2376 from 280 x 616); the grids are always those of scale 1.
+    """Draws a screen at `scale` (27/7 gives 1080 x 2376 from 280 x 616), some with noise; the grids are always those of
+    scale 1.
 
     Raises:
         ValueError: the scale is not positive.
     """
-    return paint(screen.ops, screen.width_px, screen.height_px, screen.background, scale)
+    drawn = paint(screen.ops, screen.width_px, screen.height_px, screen.background, scale)
+    return replace(drawn, image=disturbed(screen.scene, drawn.image))
 
 
 def screenshot(screen: Screen, scale: float = 27 / 7) -> Rendering:
@@ -144,4 +148,4 @@ def screenshot(screen: Screen, scale: float = 27 / 7) -> Rendering:
     """
     drawn = render(screen, scale)
     image = drawn.image.resize((screen.width_px, screen.height_px), Image.Resampling.BICUBIC)
-    return Rendering(image=image, char_patch_ids=drawn.char_patch_ids, word_token_ids=drawn.word_token_ids)
+    return replace(drawn, image=image)

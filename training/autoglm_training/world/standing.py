@@ -1,23 +1,21 @@
 """How the elements of a screen stand to one another: which of its kind each is, what it lies next to, what it is worth.
 
 What "the second switch", "the one below Alarm" and "the cheapest" are about. A picture's tokens can be taught each of
-these facts directly: all of them can be told from what is above and to the left.
+these facts directly. All but worth and extreme can be told from what is above and to the left; those take the vision
+tower, which sees the whole screen at once.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from autoglm_training.world.elements import Element, Screen
 from autoglm_training.world.labels import label_ids
+from autoglm_training.world.numbers import NUMBER_CLASSES, number_class
 from autoglm_training.world.positions import GRID_GROUPS, SWITCH_NOUN, counted, neighbours, rows_of
 
 MAX_RANK = 10
-MAX_WORTH = 44
-WORTHS_PER_OCTAVE = 4
-"""Prices from 0 to 2,000 in steps of a fifth."""
-FACT_CLASSES = (MAX_RANK, MAX_RANK, MAX_RANK, MAX_RANK, 2, MAX_WORTH)
+FACT_CLASSES = (MAX_RANK, MAX_RANK, MAX_RANK, MAX_RANK, 2, NUMBER_CLASSES, 3)
 """Classes of each fact of `Standing.facts`, none of them counted."""
 
 
@@ -26,7 +24,8 @@ class Standing:
     """Facts of one element, each from 1 on and 0 where it has none.
 
     rank: place in its list; switch_rank: place among the switches; line, column: place in its grid; state: off or on;
-    worth: price on a scale of octaves, or a bar's height; above, left: index + 1 in `label_vocabulary()` of each
+    worth: price on a scale of octaves, or a bar's height; extreme: least, most or neither worth of those that have one;
+    above, left: index + 1 in `label_vocabulary()` of each
     """
 
     rank: int = 0
@@ -35,12 +34,13 @@ class Standing:
     column: int = 0
     state: int = 0
     worth: int = 0
+    extreme: int = 0
     above: int = 0
     left: int = 0
 
     def facts(self) -> tuple[int, ...]:
         """The classes, in the order of `FACT_CLASSES`."""
-        return self.rank, self.switch_rank, self.line, self.column, self.state, self.worth
+        return self.rank, self.switch_rank, self.line, self.column, self.state, self.worth, self.extreme
 
 
 def standings(screen: Screen) -> list[Standing]:
@@ -68,7 +68,22 @@ def standings(screen: Screen) -> list[Standing]:
         standing = found[id(element)]
         standing.state = 0 if element.on is None else 1 + int(element.on)
         standing.worth = _worth(screen, element)
+    _set_extremes(screen, found)
     return list(found.values())
+
+
+def _set_extremes(screen: Screen, found: dict[int, Standing]) -> None:
+    compared = [element for element in screen.elements if _height_or_price(element) is not None]
+    if len(compared) < 2:
+        return
+    ordered = sorted(compared, key=lambda element: _height_or_price(element) or 0.0)
+    for element in ordered:
+        found[id(element)].extreme = 3
+    found[id(ordered[0])].extreme, found[id(ordered[-1])].extreme = 1, 2
+
+
+def _height_or_price(element: Element) -> float | None:
+    return element.box_px[3] - element.box_px[1] if element.kind == "bar" else element.price
 
 
 def _rank(place: int) -> int:
@@ -77,8 +92,8 @@ def _rank(place: int) -> int:
 
 def _worth(screen: Screen, element: Element) -> int:
     if element.price is not None:
-        return min(MAX_WORTH, 1 + round(WORTHS_PER_OCTAVE * math.log2(1 + element.price)))
+        return number_class(element.price)
     if element.kind == "bar":
         height = (element.box_px[3] - element.box_px[1]) / screen.height_px
-        return min(MAX_WORTH, 1 + round(2 * MAX_WORTH * height))
+        return min(NUMBER_CLASSES, 1 + round(2 * NUMBER_CLASSES * height))
     return 0
