@@ -30,7 +30,7 @@ DECIDING = frozenset({
     "up", "down", "left", "right", "back", "home", "top", "bottom", "on", "off", "more", "below", "above", "under",
     "over", "previous", "next", "last", "first", "not", "cheapest", "expensive", "long", "double", "twice", "highest",
     "lowest", "who", "what", "app", "open", "tap", "no", "without",
-}) | frozenset("上下左右前后返回退桌面主屏开关不第一二三四五六七八九长双两最高低贵便宜谁什么")  # fmt: skip
+}) | frozenset("上下左右前后返回退桌面主屏开关不第一二三四五六七八九长双两最高低贵便宜谁什么别没")  # fmt: skip
 FILLERS = {
     "en": ("once", "a", "bit", "the", "please", "now", "again", "page", "screen", "just", "here", "this", "quickly"),
     "zh": ("一下", "吧", "呀", "再", "就", "这个", "请", "快", "好", "页面", "啊"),
