@@ -9,7 +9,7 @@ import torch
 from autoglm_training.config.recipes import TEXT
 from autoglm_training.decoder_model import TrainableDecoder, number_codes
 from autoglm_training.seeing import CentreMaps, SeenCentres, StandingMaps, seen_centres, seen_standings, seen_words
-from autoglm_training.world.standing import FACT_CLASSES
+from autoglm_training.world.standing import FACT_CLASSES, NUM_NAMES
 
 IMAGE = 5
 
@@ -29,13 +29,13 @@ def test_a_picture_without_elements_teaches_no_centres() -> None:
 
 def test_tokens_on_elements_are_told_how_these_stand() -> None:
     table = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    facts, near = np.zeros((1, 2, len(FACT_CLASSES)), dtype=np.int64), np.zeros((1, 2, 2), dtype=np.int64)
-    facts[0, 1, 1], near[0, 1, 0] = 3, 1
-    seen = seen_standings(np.array([[IMAGE, IMAGE]]), IMAGE, [facts], [near], table)
+    facts, names = np.zeros((1, 2, len(FACT_CLASSES)), dtype=np.int64), np.zeros((1, 2, NUM_NAMES), dtype=np.int64)
+    facts[0, 1, 1], names[0, 1, 0] = 3, 1
+    seen = seen_standings(np.array([[IMAGE, IMAGE]]), IMAGE, [facts], [names], table)
     assert seen is not None
     assert seen.where_BT.tolist() == [[False, True]]
     assert seen.facts_NF.tolist() == [[-1, 2, *[-1] * (len(FACT_CLASSES) - 2)]]
-    assert seen.near_N2V.tolist() == [[[1.0, 0.0], [0.0, 0.0]]]
+    assert seen.names_N3V.tolist() == [[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
 
 
 def test_facts_and_names_are_read_off_a_tokens_stream() -> None:
@@ -49,7 +49,7 @@ def test_facts_and_names_are_read_off_a_tokens_stream() -> None:
     losses = []
     for rank in (2, 5):
         facts = np.array([[[rank, *[0] * (len(FACT_CLASSES) - 1)]]])
-        seen = seen_standings(np.array([[IMAGE]]), IMAGE, [facts], [np.array([[[1, 0]]])], table)
+        seen = seen_standings(np.array([[IMAGE]]), IMAGE, [facts], [np.array([[[1, 0, 0]]])], table)
         assert seen is not None
         loss, right = stand(torch.ones(1, 1, TEXT.hidden_size), head, seen)
         losses.append((float(loss.detach()), float(right)))

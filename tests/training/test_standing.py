@@ -88,3 +88,18 @@ def test_a_pictures_tokens_have_the_standing_of_the_element_under_them() -> None
     told = {tuple(facts) for facts in sample.facts_RCF.reshape(-1, sample.facts_RCF.shape[-1]).tolist()}
     assert told <= {standing.facts() for standing in found} | {(0,) * len(FACT_CLASSES)}
     assert len(told) > 2
+
+
+def test_tokens_that_do_not_show_their_elements_label_are_taught_it() -> None:
+    sample = draw_screen(random.Random(4), "train", template="shop")
+    own_RC = sample.names_RC3[..., 2]
+    labels = {label_vocabulary()[index - 1] for index in set(own_RC.ravel().tolist()) - {0}}
+    assert labels & {e.label for e in sample.screen.elements if e.kind == "card"}
+    assert not (own_RC[sample.word_token_ids > 0]).any(), "these are taught what they show"
+
+
+def test_a_bars_element_holds_its_day_and_its_tap_box_does_not() -> None:
+    shown = screen("chart")
+    bars = [e for e in shown.elements if e.kind == "bar"]
+    assert bars
+    assert all(e.box_px[3] > e.tap_box_px[3] and e.box_px[:3] == e.tap_box_px[:3] for e in bars)

@@ -59,7 +59,7 @@ class SeenScreen:
     word_token_ids: np.ndarray
     centres_RC2: np.ndarray
     facts_RCF: np.ndarray
-    near_RC2: np.ndarray
+    names_RC3: np.ndarray
     turn: tuple[Episode, int] | None = None
     spoken: tuple[SpokenTask, ...] = ()
     teacher_MD: Tensor | None = None
@@ -109,7 +109,7 @@ class ScreenPool:
             word_token_ids=sample.word_token_ids,
             centres_RC2=sample.centres_RC2,
             facts_RCF=sample.facts_RCF,
-            near_RC2=sample.near_RC2,
+            names_RC3=sample.names_RC3,
             turn=sample.turn,
             spoken=sample.spoken,
             teacher_MD=None if self.teacher is None else self.teacher.vision(patches, grids),
@@ -182,8 +182,8 @@ def train_joint(recipe: Recipe, session: Session, speech_dir: Path | None, teach
             batch = screen_batch(builder, trainer.rng, taken, config.branches)
             words = seen_words(batch.ids_BT, builder.image, [seen.word_token_ids for seen in taken], table)
             places = seen_centres(batch.ids_BT, builder.image, [seen.centres_RC2 for seen in taken])
-            facts, near = [seen.facts_RCF for seen in taken], [seen.near_RC2 for seen in taken]
-            standing = seen_standings(batch.ids_BT, builder.image, facts, near, table)
+            facts, names = [seen.facts_RCF for seen in taken], [seen.names_RC3 for seen in taken]
+            standing = seen_standings(batch.ids_BT, builder.image, facts, names, table)
             media = ((builder.image, torch.cat([seen.embeddings_MD for seen in taken])),)
             told = [seen.teacher_MD for seen in taken if seen.teacher_MD is not None]
             teacher_media = ((builder.image, torch.cat(told)),) if told else ()

@@ -19,6 +19,7 @@ from autoglm_training.samples import Batch
 
 POINT_LAYER = 4
 """The layer before the last one of the first exit, so that every exit can read what was found."""
+LEAST_MISSED = 0.05
 POINT_HEADS = (0, 1, 3)
 """Heads of both key/value groups, so that two values' worth of what was found reaches the writer."""
 
@@ -80,7 +81,11 @@ def _shares(batch: Batch, image_token: int) -> np.ndarray:
 
 
 def pointing_loss(q_BTHd: Tensor, k_BTGd: Tensor, taught: Pointing) -> tuple[Tensor, Tensor]:
-    """(mean of -log of the attention that falls inside the box, mean of that attention) over the pointing heads."""
+    """(mean of -log of the attention that falls inside the box, mean of that attention) over the pointing heads.
+
+    Each token counts by what it still misses (as in focal loss): most are names read off the instruction and soon
+    found, and would drown the few that have to be counted or compared.
+    """
     group = q_BTHd.shape[2] // k_BTGd.shape[2]
     taught = taught.to(q_BTHd.device)
     queries_NHd = q_BTHd[taught.rows_N, taught.columns_N].float()
@@ -90,6 +95,8 @@ def pointing_loss(q_BTHd: Tensor, k_BTGd: Tensor, taught: Pointing) -> tuple[Ten
         scores_NT = torch.einsum("nd,ntd->nt", queries_NHd[:, head] * q_BTHd.shape[-1] ** -0.5, keys_NTd)
         inside_N = scores_NT.masked_fill(~taught.inside_NT, float("-inf")).logsumexp(-1)
         log_mass_N = inside_N - scores_NT.masked_fill(~taught.visible_NT, float("-inf")).logsumexp(-1)
-        total = total - log_mass_N.mean() / len(POINT_HEADS)
-        mass = mass + log_mass_N.detach().exp().mean() / len(POINT_HEADS)
+        mass_N = log_mass_N.detach().exp()
+        missed_N = (1 - mass_N).clamp(min=LEAST_MISSED)
+        total = total - (missed_N * log_mass_N).sum() / missed_N.sum() / len(POINT_HEADS)
+        mass = mass + mass_N.mean() / len(POINT_HEADS)
     return total, mass

@@ -35,7 +35,8 @@ class ScreenSample:
     """One screen. Grids are [rows, columns] of merged tokens unless named otherwise; 0 is "none" in class grids.
 
     centres_RC2: centre of the tap box of the element under the token, in 0..1 of the screen; NaN where there is none.
-    facts_RCF, near_RC2: the element's `Standing`: its facts, and the labels above and left of it.
+    facts_RCF, names_RC3: the element's `Standing`: its facts, and the labels above it, left of it and
+    its own (`_after_its_label`).
     turn: the episode that the screen is part of, and which of its steps it waits for; None for a screen of its own.
     spoken: tasks about it that were said aloud.
     """
@@ -50,7 +51,7 @@ class ScreenSample:
     icons_RC: np.ndarray
     centres_RC2: np.ndarray
     facts_RCF: np.ndarray
-    near_RC2: np.ndarray
+    names_RC3: np.ndarray
     turn: tuple[Episode, int] | None = None
     spoken: tuple[SpokenTask, ...] = ()
 
@@ -81,7 +82,8 @@ def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:
         image = image.resize((screen.width_px, screen.height_px), Image.Resampling.BICUBIC)
     elements_RC = element_grid(screen)
     kinds, states, icons, centres = element_grids(screen, elements_RC)
-    facts_RCF, near_RC2 = standing_grids(screen, elements_RC)
+    facts_RCF, names_RC3 = standing_grids(screen, elements_RC)
+    names_RC3[..., 2] = _after_its_label(names_RC3[..., 2], drawn.word_token_ids)
     return ScreenSample(
         screen=screen,
         image_HW3=np.ascontiguousarray(np.asarray(image.convert("RGB"))),
@@ -93,7 +95,7 @@ def screen_sample(rng: random.Random, screen: Screen) -> ScreenSample:
         icons_RC=icons,
         centres_RC2=centres,
         facts_RCF=facts_RCF,
-        near_RC2=near_RC2,
+        names_RC3=names_RC3,
     )
 
 
@@ -130,11 +132,11 @@ def element_grids(screen: Screen, elements_RC: np.ndarray) -> tuple[np.ndarray, 
 
 
 def standing_grids(screen: Screen, elements_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(facts, labels above and left) of the element under each merged token, 0 where there is none."""
+    """(facts, labels above, left and its own) of the element under each merged token, 0 where there is none."""
     found = standings(screen)
     facts = np.array([standing.facts() for standing in found], dtype=np.int64)
-    near = np.array([(standing.above, standing.left) for standing in found], dtype=np.int64)
-    return _under(facts, elements_RC, 0), _under(near, elements_RC, 0)
+    names = np.array([(standing.above, standing.left, standing.own) for standing in found], dtype=np.int64)
+    return _under(facts, elements_RC, 0), _under(names, elements_RC, 0)
 
 
 def _under(table: np.ndarray, elements_RC: np.ndarray, nothing: float) -> np.ndarray:
@@ -142,6 +144,15 @@ def _under(table: np.ndarray, elements_RC: np.ndarray, nothing: float) -> np.nda
     grid = table[elements_RC]
     grid[elements_RC < 0] = nothing
     return grid
+
+
+def _after_its_label(own_RC: np.ndarray, words_RC: np.ndarray) -> np.ndarray:
+    """`own_RC` where an earlier token showed the label and this one does not: a decoder looks back only."""
+    words, places = np.unique(words_RC, return_index=True)
+    first = dict(zip(words.tolist(), places.tolist(), strict=True))
+    shown_at = np.array([first.get(label, own_RC.size) for label in own_RC.ravel().tolist()]).reshape(own_RC.shape)
+    later = np.arange(own_RC.size).reshape(own_RC.shape) > shown_at
+    return np.where(later & (words_RC == 0), own_RC, 0)
 
 
 def _area(element: Element) -> int:

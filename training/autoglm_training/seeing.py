@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from autoglm_training.config.recipes import TEXT
 from autoglm_training.facts import facts_loss
 from autoglm_training.loss import POINT_SIGMA, point_targets
-from autoglm_training.world.standing import FACT_CLASSES
+from autoglm_training.world.standing import FACT_CLASSES, NUM_NAMES
 
 CODE_SCALE = 0.3
 """Maps start at logits of about 2 in width: far from sure, far from flat."""
@@ -42,11 +42,11 @@ class SeenCentres:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenStandings:
     """Picture tokens that lie on an element: where_BT bool; facts_NF: classes from 0 on, -1 where it has none;
-    near_N2V: distributions over the tokens that spell the label above and the label to the left, all 0 for none."""
+    names_N3V: distributions over the tokens that spell the labels above, to the left and its own, all 0 for none."""
 
     where_BT: Tensor
     facts_NF: Tensor
-    near_N2V: Tensor
+    names_N3V: Tensor
 
 
 class CentreMaps(nn.Module):
@@ -82,7 +82,7 @@ class StandingMaps(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.facts = nn.Linear(TEXT.hidden_size, sum(FACT_CLASSES))
-        self.names = nn.Linear(TEXT.hidden_size, 2 * TEXT.hidden_size, bias=False)
+        self.names = nn.Linear(TEXT.hidden_size, NUM_NAMES * TEXT.hidden_size, bias=False)
 
     def forward(self, hidden_BTD: Tensor, head: nn.Module, seen: SeenStandings) -> tuple[Tensor, Tensor]:
         """(mean cross entropy of the facts plus that of the names, share of the facts told right)."""
@@ -90,11 +90,11 @@ class StandingMaps(nn.Module):
         stream = F.rms_norm(hidden_BTD[seen.where_BT.to(device)].float(), (TEXT.hidden_size,))
         facts_NF = seen.facts_NF.to(device)
         told, right = facts_loss(self.facts(stream), facts_NF)
-        near_N2V = seen.near_N2V.to(device)
-        named = near_N2V.sum(-1) > 0
-        names = self.names(stream).unflatten(-1, (2, TEXT.hidden_size))[named]
+        names_N3V = seen.names_N3V.to(device)
+        named = names_N3V.sum(-1) > 0
+        names = self.names(stream).unflatten(-1, (NUM_NAMES, TEXT.hidden_size))[named]
         log_probs = F.log_softmax(head(names).float(), dim=-1)
-        spelled = -(near_N2V[named] * log_probs).sum() / named.sum().clamp(min=1)
+        spelled = -(names_N3V[named] * log_probs).sum() / named.sum().clamp(min=1)
         return told + spelled, right
 
 
@@ -120,14 +120,14 @@ def seen_centres(ids_BT: np.ndarray, image_token: int, centres: Sequence[np.ndar
 
 
 def seen_standings(
-    ids_BT: np.ndarray, image_token: int, facts: Sequence[np.ndarray], near: Sequence[np.ndarray], table: Tensor
+    ids_BT: np.ndarray, image_token: int, facts: Sequence[np.ndarray], names: Sequence[np.ndarray], table: Tensor
 ) -> SeenStandings | None:
-    """The picture tokens on elements that stand somehow; `facts` and `near` are the rows' grids, in order (0: none)."""
+    """The picture tokens on elements that stand somehow; `facts` and `names`: the rows' grids, in order (0: none)."""
     where = torch.from_numpy(ids_BT == image_token)
     told = torch.from_numpy(np.concatenate([grid.reshape(-1, len(FACT_CLASSES)) for grid in facts]))
-    labels = torch.from_numpy(np.concatenate([grid.reshape(-1, 2) for grid in near]))
+    labels = torch.from_numpy(np.concatenate([grid.reshape(-1, NUM_NAMES) for grid in names]))
     known = (told > 0).any(-1) | (labels > 0).any(-1)
     where[where.clone()] = known
     if not bool(where.any()):
         return None
-    return SeenStandings(where_BT=where, facts_NF=told[known] - 1, near_N2V=table[labels[known]])
+    return SeenStandings(where_BT=where, facts_NF=told[known] - 1, names_N3V=table[labels[known]])

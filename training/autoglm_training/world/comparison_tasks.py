@@ -140,7 +140,7 @@ def chart(rng: random.Random, screen: Screen, split: Split) -> Task | None:
     if not bars:
         return None
     tongue = screen.language
-    by_height = sorted(bars, key=lambda e: e.box_px[3] - e.box_px[1])
+    by_height = sorted(bars, key=lambda e: e.height_px)
     family = rng.choice(("tallest", "lowest"))
     target = by_height[-1] if family == "tallest" else by_height[0]
     think = thought(family, tongue, x=target.label)

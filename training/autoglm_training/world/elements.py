@@ -45,6 +45,11 @@ class Element:
         x0, y0, x1, y1 = self.tap_box_px
         return (x0 + x1) / 2, (y0 + y1) / 2
 
+    @property
+    def height_px(self) -> int:
+        """Height of the tap box."""
+        return self.tap_box_px[3] - self.tap_box_px[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:

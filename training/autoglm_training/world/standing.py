@@ -15,6 +15,8 @@ from autoglm_training.world.numbers import NUMBER_CLASSES, number_class
 from autoglm_training.world.positions import GRID_GROUPS, SWITCH_NOUN, counted, neighbours, rows_of
 
 MAX_RANK = 10
+NUM_NAMES = 3
+"""Labels that a token is taught: the neighbour's above, the neighbour's to the left, and its own element's."""
 FACT_CLASSES = (MAX_RANK, MAX_RANK, MAX_RANK, MAX_RANK, 2, NUMBER_CLASSES, 3)
 """Classes of each fact of `Standing.facts`, none of them counted."""
 
@@ -25,7 +27,7 @@ class Standing:
 
     rank: place in its list; switch_rank: place among the switches; line, column: place in its grid; state: off or on;
     worth: price on a scale of octaves, or a bar's height; extreme: least, most or neither worth of those that have one;
-    above, left: index + 1 in `label_vocabulary()` of each
+    above, left, own: index + 1 in `label_vocabulary()` of its neighbours' labels and its own
     """
 
     rank: int = 0
@@ -37,6 +39,7 @@ class Standing:
     extreme: int = 0
     above: int = 0
     left: int = 0
+    own: int = 0
 
     def facts(self) -> tuple[int, ...]:
         """The classes, in the order of `FACT_CLASSES`."""
@@ -66,6 +69,7 @@ def standings(screen: Screen) -> list[Standing]:
             found[id(anchor)].left = labels.get(target.label, -1) + 1
     for element in screen.elements:
         standing = found[id(element)]
+        standing.own = labels.get(element.label, -1) + 1
         standing.state = 0 if element.on is None else 1 + int(element.on)
         standing.worth = _worth(screen, element)
     _set_extremes(screen, found)
@@ -83,7 +87,7 @@ def _set_extremes(screen: Screen, found: dict[int, Standing]) -> None:
 
 
 def _height_or_price(element: Element) -> float | None:
-    return element.box_px[3] - element.box_px[1] if element.kind == "bar" else element.price
+    return element.height_px if element.kind == "bar" else element.price
 
 
 def _rank(place: int) -> int:
@@ -94,6 +98,5 @@ def _worth(screen: Screen, element: Element) -> int:
     if element.price is not None:
         return number_class(element.price)
     if element.kind == "bar":
-        height = (element.box_px[3] - element.box_px[1]) / screen.height_px
-        return min(NUMBER_CLASSES, 1 + round(2 * NUMBER_CLASSES * height))
+        return min(NUMBER_CLASSES, 1 + round(2 * NUMBER_CLASSES * element.height_px / screen.height_px))
     return 0

@@ -63,4 +63,5 @@ def _bars(canvas: Canvas, days: list[str], box: tuple[float, float, float, float
         if numbered:
             canvas.text(value, cx, top - 10, theme.small_px, align="middle", max_width=pitch - 1)
         canvas.text(day, cx, base + 15, theme.small_px, theme.faint, align="middle", max_width=pitch - 1)
-        canvas.element("bar", day, bar, value=value, group="bars")
+        # Its day belongs to a bar, but a tap must land on the bar itself.
+        canvas.element("bar", day, (*bar[:3], base + 26), tap_box=bar, value=value, group="bars")
