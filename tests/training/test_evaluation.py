@@ -147,7 +147,7 @@ def test_the_page_says_of_which_checkpoint_and_how_it_was_made(tmp_path: Path) -
     assert "`toy`, SHA-256 `0123456789abcdef`" in text
     assert "autoglm evaluate --samples 1 --seed 7  # rows, code at abc1234" in text
     assert "This page's seed is 7" in text
-    assert "shows that seed again" in page_of({**some_figures(), "seed": 1}, tmp_path)
+    assert "shows seed 1 again" in page_of({**some_figures(), "seed": 1}, tmp_path)
 
 
 def test_the_page_shows_certified_exits_and_the_router_unrounded_to_their_good(tmp_path: Path) -> None:
