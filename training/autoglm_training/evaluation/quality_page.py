@@ -75,8 +75,8 @@ def _about(figures: Values) -> str:
         "modality: screens, layouts, wordings and voices that training never saw, one task a screen, text commands of "
         "every family in turn; greedy answers; intervals are Wilson's, 95 %.\n\n"
         "The test split was looked at while the model was developed: sessions before this page measured with seeds "
-        f"{' and '.join(map(str, LOOKED_AT))} (and 2 to 4 for traffic, clips and episodes, which took other samples then) "
-        f"after their trainings and went on from what they saw. {looked}"
+        f"{' and '.join(map(str, LOOKED_AT))} (and 2 to 4 for traffic, clips and episodes, which took other samples "
+        f"then) after their trainings and went on from what they saw. {looked}"
     )
 
 
