@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from autoglm_training.world import noise
-from autoglm_training.world.draw import paint
 from autoglm_training.world.elements import Split
 from autoglm_training.world.screens import make_screen, render
 
@@ -37,11 +36,7 @@ def test_about_a_quarter_of_the_screens_of_every_split_are_disturbed(split: Spli
     assert 25 <= disturbed <= 75
 
 
-def test_what_is_drawn_before_the_noise_is_the_screen_itself() -> None:
-    quiet = next(
-        screen
-        for screen in (make_screen(random.Random(seed), "train") for seed in range(20))
-        if render(screen).image.tobytes()
-        == paint(screen.ops, screen.width_px, screen.height_px, screen.background, 1.0).image.tobytes()
-    )
-    assert quiet.elements
+def test_most_pictures_come_back_as_they_were() -> None:
+    plain = Image.new("RGB", (8, 8), (90, 120, 150))
+    screens = [make_screen(random.Random(seed), "train") for seed in range(100)]
+    assert sum(noise.disturbed(screen.scene, plain) is plain for screen in screens) > 50

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from autoglm_training.world.canvas import Canvas
 from autoglm_training.world.draw import Text, ink_span, text_width
 from autoglm_training.world.elements import SPLITS, Element, Screen, Split
 from autoglm_training.world.examples import EXAMPLES, PHONE_SCALE
 from autoglm_training.world.labels import label_ids, label_vocabulary
+from autoglm_training.world.noise import disturbed
 from autoglm_training.world.screens import TEMPLATES, build_screen, make_scene, make_screen, render, screenshot
 
 
@@ -166,7 +168,9 @@ def test_the_settings_example_shows_bluetooth_switched_off():
 
 
 def test_a_shrunk_screenshot_looks_like_the_direct_drawing():
-    screen = make_screen(random.Random(12), "train", template="settings")
+    screens = (make_screen(random.Random(seed), "train", template="settings") for seed in range(12, 40))
+    probe = Image.new("RGB", (1, 1))
+    screen = next(screen for screen in screens if disturbed(screen.scene, probe) is probe)
     direct, shrunk = render(screen).image, screenshot(screen).image
     assert shrunk.size == direct.size
     difference = np.abs(np.asarray(direct, dtype=np.int16) - np.asarray(shrunk, dtype=np.int16))
